@@ -9,11 +9,11 @@ import csv
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import numpy as np
 import torch
@@ -32,14 +32,15 @@ from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.known_objects import (
     NEIGHBORS,
+    PHOTOS,
+    VALIDATION,
     Distances,
     Floats,
     choose_threshold,
-    cross_validated_warnings,
+    describe,
     fit_projection,
+    report,
     select_representatives,
-    separation,
-    share_above,
 )
 from train.data.images import to_tensor
 from train.data.splits import split_set
@@ -47,14 +48,20 @@ from train.data.training_set import require_images
 from train.device import pick_device
 from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import ImageEncoder
-from train.model.known import KNOWN_FOLDER, KnownObjects, remove_known, write_known
+from train.model.known import (
+    KNOWN_FOLDER,
+    FeatureKind,
+    KnownObjects,
+    feature_kinds,
+    image_features,
+    remove_known,
+    write_known,
+)
 from train.model.multiview import read_image_encoder, read_spec
 
 logger = logging.getLogger(__name__)
 
 LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
-VALIDATION: Final = "renders of validation objects"
-PHOTOS: Final = "photographs of known kinds"
 _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 _READERS: Final = 4
 
@@ -118,40 +125,40 @@ def run(args: KnownArgs) -> None:
     device = pick_device(args.device)
     calibration = read_calibration(args.photos, args.unknown, args.labels)
     training, validation = split_set(require_images(open_views(args.shards), "the table of known objects"), "on")
-    known = make_known(
-        args.model,
-        require_images(training, "the table"),
-        require_images(validation, "the table") if validation is not None else None,
+    sources = Sources(
+        require_images(training, "the table of known objects"),
+        require_images(validation, "the table of known objects") if validation is not None else None,
         calibration,
-        views=args.views,
-        max_false_share=args.max_false_share,
-        device=device,
+        args.views,
+        args.max_false_share,
     )
+    known = make_known(args.model, sources, device)
     write_known(known, args.model)
     size = sum(path.stat().st_size for path in (args.model / KNOWN_FOLDER).iterdir())
     print(report(known.statistics))
     print(f"wrote {args.model / KNOWN_FOLDER}: {len(known.representatives)} embeddings, {size / 1e6:.2f} MB")
 
 
-def make_known(
-    folder: Path,
-    training: ShardSet,
-    validation: ShardSet | None,
-    calibration: Calibration,
-    *,
-    views: int = 4,
-    max_false_share: float = 0.1,
-    device: torch.device,
-) -> KnownObjects:
+@dataclass(frozen=True)
+class Sources:
+    """What a table is made from. `validation` is None if there are no objects beside the training objects."""
+
+    training: ShardSet
+    validation: ShardSet | None
+    calibration: Calibration
+    views: int = 4
+    max_false_share: float = 0.1
+
+
+def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObjects:
     """Make the table of known objects of a model.
+
+    If the image encoder has several kinds of features and there are unknown images, those are used that separate
+    unknown images best from photographs of known kinds (without photographs: from all known images).
 
     Args:
         folder: Model folder.
-        training: Objects that the model was trained on.
-        validation: Other objects of the same origin; None: there are none, and `calibration` must have known images.
-        calibration: Images to choose the threshold, in addition to views of the validation objects, and labels.
-        views: Number of views per object, evenly spaced.
-        max_false_share: Largest share (0 to 1) of the images of known kinds above the threshold.
+        sources: Objects and images to make the table from.
         device: Device of the image encoder.
 
     Raises:
@@ -160,67 +167,97 @@ def make_known(
     size, image_encoder = read_spec(folder).image_size, read_image_encoder(folder)
     if image_encoder is None:
         raise UserError(f"{folder}: the model has no image encoder, whose embeddings are needed; give another --model")
-    if validation is None and not calibration.known:
+    if sources.validation is None and not sources.calibration.known:
         raise UserError(
             "no images of known kinds to choose the threshold from; give a set with validation objects (20 or more "
             "objects), or photographs with --photos"
         )
     sha256 = image_encoder_sha256(image_encoder)
     nn.Module.to(image_encoder, device)
-    seen = embed_objects(training, image_encoder, views, device, "training objects")
-    table = make_table(seen, [kind_of(uid, calibration.labels) for uid in seen.uids], sha256)
+    kinds = feature_kinds(image_encoder)
+    tables = [
+        _calibrated(sources, FeatureExtractor(image_encoder, kind, size, device), sha256)
+        for kind in (kinds if sources.calibration.unknown else kinds[:1])
+    ]
+    areas = [table.statistics["roc_area_photographs"] or table.statistics["roc_area"] for table in tables]
+    for table, area in zip(tables, areas, strict=True):
+        if area is not None:
+            logger.info("features %s: area under the ROC curve %.3f", table.features, area)
+    return tables[0] if areas[0] is None else tables[areas.index(max(areas))]
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Computes one kind of features of images with an image encoder on a device."""
+
+    image_encoder: ImageEncoder
+    kind: FeatureKind
+    image_size: int  # of the model, in pixels
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features [n, c], on the CPU, of images [n, 3, h, w] in [0, 1] on white."""
+        return image_features(self.image_encoder, images.to(self.device), self.kind).cpu()
+
+
+def _calibrated(sources: Sources, extract: FeatureExtractor, sha256: str) -> KnownObjects:
+    """Return the table that uses the features of `extract`, with its threshold and statistics."""
+    calibration, views = sources.calibration, sources.views
+    seen = embed_objects(sources.training, extract, views, "training objects")
+    table = make_table(seen, [kind_of(uid, calibration.labels) for uid in seen.uids], sha256, extract.kind)
     known: dict[str, Floats] = {}
-    if validation is not None:
-        held_out = embed_objects(validation, image_encoder, views, device, "validation objects")
+    if sources.validation is not None:
+        held_out = embed_objects(sources.validation, extract, views, "validation objects")
         known[VALIDATION] = _numpy(table.distances(held_out.embeddings))
     if calibration.known:
-        photos = embed_files(calibration.known, image_encoder, size, device, "photographs")
-        known[PHOTOS] = _numpy(table.distances(photos))
+        known[PHOTOS] = _numpy(table.distances(embed_files(calibration.known, extract, "photographs")))
     unknown = np.empty(0)
     if calibration.unknown:
-        others = embed_files(calibration.unknown, image_encoder, size, device, "unknown images")
-        unknown = _numpy(table.distances(others))
+        unknown = _numpy(table.distances(embed_files(calibration.unknown, extract, "unknown images")))
     distances = Distances(known, unknown)
-    threshold = choose_threshold(distances, max_false_share)
-    objects = {"training_objects": len(training), "views_per_object": views, "max_false_share": max_false_share}
-    statistics = {**objects, **describe(distances, threshold, max_false_share)}
-    return KnownObjects(**{**vars(table), "threshold": threshold, "statistics": statistics})
+    threshold = choose_threshold(distances, sources.max_false_share)
+    origin = {
+        "training_objects": len(sources.training),
+        "views_per_object": views,
+        "max_false_share": sources.max_false_share,
+    }
+    statistics = {**origin, **describe(distances, threshold, sources.max_false_share)}
+    return replace(table, threshold=threshold, statistics=statistics)
 
 
-def add_known(
-    folder: Path, training: ShardSet, validation: ShardSet | None, calibration: Calibration, device: torch.device
-) -> None:
+def add_known(folder: Path, sources: Sources, device: torch.device) -> None:
     """Write the table into a model folder, or remove an old one if there are no images to choose a threshold from.
 
     The arguments are those of `make_known`.
     """
-    if validation is None and not calibration.known:
+    if sources.validation is None and not sources.calibration.known:
         logger.info("note: no table of known objects, because there are no validation objects to calibrate it")
         remove_known(folder)
         return
-    known = make_known(folder, training, validation, calibration, device=device)
+    known = make_known(folder, sources, device)
     write_known(known, folder)
     print(report(known.statistics))
 
 
-def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str) -> KnownObjects:
+def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str, features: FeatureKind) -> KnownObjects:
     """Return a table with the threshold 0.
 
     Args:
         seen: Views of training objects.
         kinds: Kind of the object of each view; None if it is not known.
         sha256: The `image_encoder_sha256` of the image encoder.
+        features: Kind of the embeddings.
     """
     groups = [uid if kind is None else kind for uid, kind in zip(seen.uids, kinds, strict=True)]
     mean, projection = fit_projection(seen.embeddings, groups)
     names = tuple(sorted({kind for kind in kinds if kind is not None}))
-    whole = KnownObjects(mean, projection, torch.empty(0), torch.empty(0), names, NEIGHBORS, 0.0, sha256)
-    directions = whole.project(seen.embeddings)
+    empty = torch.empty(0)
+    table = KnownObjects(mean, projection, empty, empty, names, NEIGHBORS, 0.0, sha256, features)
+    directions = table.project(seen.embeddings)
     chosen = select_representatives(directions, kinds)
     numbers = [-1 if (kind := kinds[row]) is None else names.index(kind) for row in chosen]
-    return KnownObjects(
-        mean, projection, directions[chosen].half().float(), torch.tensor(numbers), names, NEIGHBORS, 0.0, sha256
-    )
+    return replace(table, representatives=directions[chosen].half().float(), kind_numbers=torch.tensor(numbers))
 
 
 def kind_of(uid: str, labels: Mapping[str, str]) -> str | None:
@@ -236,17 +273,13 @@ def kind_of(uid: str, labels: Mapping[str, str]) -> str | None:
     return match[1] if match else None
 
 
-@torch.no_grad()
-def embed_objects(
-    shards: ShardSet, image_encoder: ImageEncoder, views: int, device: torch.device, what: str
-) -> Embedded:
+def embed_objects(shards: ShardSet, extract: Callable[[Tensor], Tensor], views: int, what: str) -> Embedded:
     """Embed views of every object of a set. Object number i of the set is seen from other azimuths than number i + 1.
 
     Args:
         shards: The objects.
-        image_encoder: Image encoder on `device`.
+        extract: Function that returns the embeddings [n, c] of images [n, 3, h, w] in [0, 1] on white.
         views: Number of random views per object, evenly spaced.
-        device: Device of the image encoder.
         what: Description of the progress bar.
     """
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
@@ -262,29 +295,24 @@ def embed_objects(
         ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool,
     ):
         for images in map_ahead(pool, load, range(len(places)), 2 * _READERS):
-            embeddings.append(image_encoder(images.to(device)).cpu())
+            embeddings.append(extract(images))
             bar.update()
     uids = tuple(shards.uid(*place) for place in places for _ in range(views))
     return Embedded(torch.cat(embeddings), uids)
 
 
-@torch.no_grad()
-def embed_files(
-    files: Sequence[Path], image_encoder: ImageEncoder, size: int, device: torch.device, what: str
-) -> Tensor:
+def embed_files(files: Sequence[Path], extract: FeatureExtractor, what: str) -> Tensor:
     """Return the embeddings [n, c] of n image files, which are prepared as for distillation.
 
     Args:
         files: The image files.
-        image_encoder: Image encoder on `device`.
-        size: Height and width in pixels of the model's images.
-        device: Device of the image encoder.
+        extract: Computes the embeddings.
         what: Description of the progress bar.
     """
     embeddings = []
     for path in ProgressBar(files, unit="image", desc=what):
-        rgb = torch.from_numpy(prepare_image(path, size).rgb).permute(2, 0, 1)[None]
-        embeddings.append(image_encoder(rgb.to(device)).cpu())
+        rgb = torch.from_numpy(prepare_image(path, extract.image_size).rgb).permute(2, 0, 1)[None]
+        embeddings.append(extract(rgb))
     return torch.cat(embeddings)
 
 
@@ -313,45 +341,6 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not rows or any(row.get(column) is None for row in rows for column in columns):
         raise UserError(f"{path}: needs the columns {', '.join(columns)} and at least one row; correct the file")
     return rows
-
-
-def describe(distances: Distances, threshold: float, max_false_share: float) -> dict[str, Any]:
-    """Return what a threshold does to known and unknown images, for known.json and for `report`.
-
-    The arguments are those of `choose_threshold`, and the threshold.
-    """
-    groups = {**distances.known, **({"unknown": distances.unknown} if len(distances.unknown) else {})}
-    unseen = cross_validated_warnings(distances, max_false_share)
-    rows = {
-        name: {
-            "images": len(group),
-            "warned": int((group > threshold).sum()),
-            "warned_share": round(share_above(group, threshold), 4),
-            "warned_cross_validated": unseen[name],
-            "median_distance": round(float(np.median(group)), 4),
-        }
-        for name, group in groups.items()
-    }
-    area = separation(distances)
-    photos = separation(Distances({PHOTOS: distances.known[PHOTOS]}, distances.unknown)) if PHOTOS in groups else None
-    return {
-        "groups": rows,
-        "roc_area": None if area is None else round(area, 4),
-        "roc_area_photographs": None if photos is None else round(photos, 4),
-    }
-
-
-def report(statistics: Mapping[str, Any]) -> str:
-    """Return lines of text on the `statistics` of a table: warnings per group of images, and the ROC areas."""
-    lines = []
-    for name, row in statistics["groups"].items():
-        held_out = f"{row['warned_cross_validated']} with thresholds chosen without them"
-        title = "unknown images (to be warned about)" if name == "unknown" else f"{name} (not to be warned about)"
-        lines.append(f"{title}: {row['warned']} of {row['images']} warned ({row['warned_share']:.1%}); {held_out}")
-    for key, name in (("roc_area", "all images"), ("roc_area_photographs", "photographs of known kinds only")):
-        if statistics[key] is not None:
-            lines.append(f"area under the ROC curve, known against unknown, {name}: {statistics[key]:.3f}")
-    return "\n".join(lines)
 
 
 def _numpy(distances: Tensor) -> Floats:

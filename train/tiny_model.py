@@ -34,7 +34,7 @@ from train.data.training_set import require_images
 from train.device import pick_device
 from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
-from train.known import add_known, read_calibration
+from train.known import Sources, add_known, read_calibration
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, TrainingRun
@@ -177,7 +177,7 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         start(run, Launch())
     write_float16(second, args.out, make_arguments(args))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
-    add_known(args.out, training_shards, held_out, calibration, device)
+    add_known(args.out, Sources(training_shards, held_out, calibration), device)
 
 
 def make_autoencoder(

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,21 @@ from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU
 from train import known as command
 from train import sample
+from train.components.known_objects import PHOTOS, VALIDATION
 from train.data.splits import assign_splits
 from train.export import ExportArgs, export
-from train.known import PHOTOS, VALIDATION, Calibration, add_known, embed_objects, kind_of, parse, read_calibration, run
+from train.known import (
+    Calibration,
+    FeatureExtractor,
+    Sources,
+    add_known,
+    embed_objects,
+    kind_of,
+    make_known,
+    parse,
+    read_calibration,
+    run,
+)
 from train.model.known import read_known, unknown_warnings
 from train.model.multiview import read_image_encoder
 from train.sample import SampleArgs
@@ -85,7 +98,7 @@ def test_the_table_and_the_report_agree(objects, base, photos, tmp_path, capsys)
 
 def test_an_object_is_seen_from_evenly_spaced_views(objects, base):
     shards, image_encoder = ShardSet(objects), read_image_encoder(base)
-    found = embed_objects(shards, image_encoder, 4, CPU, "objects")
+    found = embed_objects(shards, FeatureExtractor(image_encoder, "embedding", 32, CPU), 4, "objects")
     assert found.embeddings.shape == (60 * 4, 32)
     assert found.uids[:5] == (*["synthetic-0000"] * 4, "synthetic-0001")
     rgba = torch.from_numpy(shards.views(0, 1, [("random", i) for i in (1, 5, 9, 13)])).float() / 255
@@ -104,10 +117,10 @@ def test_the_kind_of_an_object():
 def test_without_validation_objects_photographs_are_needed(base, photos, capsys):
     shards = ShardSet(make_shard_set(photos.parent / "few", 3, 32))
     with pytest.raises(UserError, match=r"no images of known kinds .* --photos"):
-        command.make_known(base, shards, None, Calibration(), device=CPU)
-    add_known(base, shards, None, read_calibration(photos, (), None), CPU)
+        make_known(base, Sources(shards, None, Calibration()), CPU)
+    add_known(base, Sources(shards, None, read_calibration(photos, (), None)), CPU)
     assert set(read_known(base).statistics["groups"]) == {PHOTOS, "unknown"}
-    add_known(base, shards, None, Calibration(), CPU)
+    add_known(base, Sources(shards, None, Calibration()), CPU)
     assert read_known(base) is None
     assert "no table of known objects" in capsys.readouterr().err
 
@@ -154,3 +167,26 @@ def test_a_diffusers_export_keeps_the_table(base, tmp_path):
         assert unknown_warnings(tmp_path / "diffusers", black) == unknown_warnings(base, black) != [None]
     export(ExportArgs(base, tmp_path / "without"))
     assert not (tmp_path / "without" / "known").exists()
+
+
+def test_the_features_that_separate_unknown_images_best_are_kept(base, photos, monkeypatch, caplog):
+    """Made-up features: the first kind is the same for all images, the second is the color of an image."""
+
+    def features(image_encoder, images, kind):
+        red = images[:, 0].mean((1, 2)) if kind == "embedding" else torch.zeros(len(images))
+        return torch.stack([red, 1 - red, torch.ones(len(images))], 1)
+
+    monkeypatch.setattr(command, "feature_kinds", lambda image_encoder: ("pooled", "embedding"))
+    monkeypatch.setattr(command, "image_features", features)
+    shards = ShardSet(make_shard_set(photos.parent / "some", 6, 32))
+    sources = Sources(shards, None, read_calibration(photos, (), None), views=1)
+    with caplog.at_level("INFO", "train"):
+        known = make_known(base, sources, CPU)
+    areas = [float(area) for area in re.findall(r"ROC curve ([\d.]+)", caplog.text)]
+    assert len(areas) == 2
+    assert areas[0] == 0.5
+    assert known.features == ("pooled", "embedding")[areas.index(max(areas))]
+    assert (
+        make_known(base, replace(sources, calibration=replace(sources.calibration, unknown=())), CPU).features
+        == "pooled"
+    )

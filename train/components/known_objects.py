@@ -6,7 +6,7 @@ All functions are pure. Axis letters: `n` embeddings, `c` channels, `d` dimensio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ NEIGHBORS: Final = 1
 MAX_REPRESENTATIVES: Final = 6500  # 1.7 MB in float16 at 128 dimensions
 FOLDS: Final = 5
 GOAL: Final = 0.8  # share of the unknown images that are to be warned about
+
+VALIDATION: Final = "renders of validation objects"  # names of groups of images
+PHOTOS: Final = "photographs of known kinds"
 
 Floats = NDArray[np.float64]
 
@@ -174,3 +177,42 @@ def separation(distances: Distances) -> float | None:
     larger = distances.unknown[:, None] > known
     equal = distances.unknown[:, None] == known
     return float((larger + 0.5 * equal).mean())
+
+
+def describe(distances: Distances, threshold: float, max_false_share: float) -> dict[str, Any]:
+    """Return what a threshold does to known and unknown images, for known.json and for `report`.
+
+    The arguments are those of `choose_threshold`, and the threshold.
+    """
+    groups = {**distances.known, **({"unknown": distances.unknown} if len(distances.unknown) else {})}
+    unseen = cross_validated_warnings(distances, max_false_share)
+    rows = {
+        name: {
+            "images": len(group),
+            "warned": int((group > threshold).sum()),
+            "warned_share": round(share_above(group, threshold), 4),
+            "warned_cross_validated": unseen[name],
+            "median_distance": round(float(np.median(group)), 4),
+        }
+        for name, group in groups.items()
+    }
+    area = separation(distances)
+    photos = separation(Distances({PHOTOS: distances.known[PHOTOS]}, distances.unknown)) if PHOTOS in groups else None
+    return {
+        "groups": rows,
+        "roc_area": None if area is None else round(area, 4),
+        "roc_area_photographs": None if photos is None else round(photos, 4),
+    }
+
+
+def report(statistics: Mapping[str, Any]) -> str:
+    """Return lines of text on the `statistics` of a table: warnings per group of images, and the ROC areas."""
+    lines = []
+    for name, row in statistics["groups"].items():
+        held_out = f"{row['warned_cross_validated']} with thresholds chosen without them"
+        title = "unknown images (to be warned about)" if name == "unknown" else f"{name} (not to be warned about)"
+        lines.append(f"{title}: {row['warned']} of {row['images']} warned ({row['warned_share']:.1%}); {held_out}")
+    for key, name in (("roc_area", "all images"), ("roc_area_photographs", "photographs of known kinds only")):
+        if statistics[key] is not None:
+            lines.append(f"area under the ROC curve, known against unknown, {name}: {statistics[key]:.3f}")
+    return "\n".join(lines)

@@ -5,8 +5,9 @@ training images (representatives), the kinds of their objects where known, and a
 when its embedding is farther from the representatives than the threshold.
 
 Distances are computed after a linear projection that scales down the directions in which images of one kind differ
-(other views, other objects). Axis letters: `n` images, `r` representatives, `c` channels of an embedding, `d`
-dimensions after the projection.
+(other views, other objects). The features that the image encoder pools can be used instead of the embeddings, which
+they are called here too. Axis letters: `n` images, `r` representatives, `c` channels of an embedding, `d` dimensions
+after the projection.
 """
 
 import json
@@ -15,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from dataset.errors import UserError, one_line
 from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import ImageEncoder
 from train.model.multiview import read_image_encoder
+from train.model.timm_encoder import TimmVisual
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ KNOWN_FOLDER: Final = "known"
 TENSORS_FILE: Final = "known.safetensors"
 SETTINGS_FILE: Final = "known.json"
 SHOWN_KINDS: Final = 3
+
+FeatureKind = Literal["embedding", "pooled", "pooled_224"]
+"""What is compared: embeddings, or the pooled features from which a `TimmVisual` computes them by a linear projection.
+pooled_224: the pooled features of images enlarged to 224 px, the size at which its network was pretrained."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class KnownObjects:
     """Number of nearest representatives over which the distance is averaged."""
     threshold: float
     image_encoder_sha256: str
+    features: FeatureKind = "embedding"
     statistics: dict[str, Any] = field(default_factory=dict)
     """How the threshold was found, for people to read."""
 
@@ -91,33 +98,56 @@ def describe_unknown(name: str, kinds: Sequence[str]) -> str:
     )
 
 
-def unknown_warnings(folder: Path, images: Sequence[tuple[str, NDArray[np.float32]]]) -> list[str | None]:
+def unknown_warnings(folder: Path, named_images: Sequence[tuple[str, NDArray[np.float32]]]) -> list[str | None]:
     """Return a warning for each image that is unlike the training images of the model in `folder`, otherwise None.
 
     Embeddings are computed on the CPU in float32, so that the result does not depend on the device of a run.
 
     Args:
         folder: Model folder. If it has no table of known objects, no image is checked.
-        images: Name and pixels [h, w, 3] in [0, 1] on white of each image.
+        named_images: Name and pixels [h, w, 3] in [0, 1] on white of each image.
 
     Raises:
         UserError: The table is damaged, or belongs to another image encoder.
     """
     known = read_known(folder)
-    if known is None or not images:
-        return [None] * len(images)
+    if known is None or not named_images:
+        return [None] * len(named_images)
     image_encoder = read_image_encoder(folder)
     if image_encoder is None:
         logger.debug("%s: the model has no image encoder; images are not compared with its training data", folder)
-        return [None] * len(images)
+        return [None] * len(named_images)
     check_image_encoder(known, image_encoder, folder)
     warnings = []
-    for name, rgb in images:
+    for name, rgb in named_images:
         with torch.no_grad():
-            embedding = image_encoder(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None])
+            images = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+            embedding = image_features(image_encoder, images, known.features)
         unknown = float(known.distances(embedding)) > known.threshold
         warnings.append(describe_unknown(name, known.nearest_kinds(embedding[0])) if unknown else None)
     return warnings
+
+
+def feature_kinds(image_encoder: ImageEncoder) -> tuple[FeatureKind, ...]:
+    """Return the features that an image encoder has, those that usually tell kinds apart better first."""
+    return ("pooled_224", "pooled", "embedding") if isinstance(image_encoder.visual, TimmVisual) else ("embedding",)
+
+
+def image_features(image_encoder: ImageEncoder, images: Tensor, kind: FeatureKind) -> Tensor:
+    """Return the features [n, c] of images [n, 3, h, w] in [0, 1] on white, float32.
+
+    Raises:
+        UserError: The image encoder has no features of this kind.
+    """
+    if kind == "embedding":
+        embeddings: Tensor = image_encoder(images)
+        return embeddings
+    visual = image_encoder.visual
+    if not isinstance(visual, TimmVisual):
+        raise UserError("the image encoder has no pooled features; make the table again with `python -m train.known`")
+    pixels = image_encoder.preprocess(images, 224 if kind == "pooled_224" else visual.image_size)
+    pooled: Tensor = visual.trunk(pixels.to(next(visual.parameters()).dtype))
+    return pooled.float()
 
 
 def check_image_encoder(known: KnownObjects, image_encoder: ImageEncoder, folder: Path) -> None:
@@ -148,6 +178,7 @@ def write_known(known: KnownObjects, folder: Path) -> None:
     settings = {
         "threshold": known.threshold,
         "neighbors": known.neighbors,
+        "features": known.features,
         "image_encoder_sha256": known.image_encoder_sha256,
         "statistics": known.statistics,
         "kinds": known.kinds,
@@ -177,6 +208,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             neighbors=int(settings["neighbors"]),
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),
+            features=settings["features"],
             statistics=dict(settings["statistics"]),
         )
         _check_values(known)
@@ -194,6 +226,8 @@ def _check_values(known: KnownObjects) -> None:
         raise ValueError("the shapes of the tensors do not fit together")
     if not -1 <= int(known.kind_numbers.min()) <= int(known.kind_numbers.max()) < len(known.kinds):
         raise ValueError("a representative has a kind that is not in the list of kinds")
+    if known.features not in get_args(FeatureKind):
+        raise ValueError(f"unknown features {known.features!r}")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, known.representatives))
     if not finite or not np.isfinite(known.threshold) or known.neighbors < 1:
         raise ValueError("a number is NaN, infinite or out of range")

@@ -11,16 +11,22 @@ from safetensors.torch import load_file, save_file
 
 from dataset.errors import UserError
 from tests.support.known_table import table_of_white
+from tests.support.train_micro import MICRO
+from train.components.component import seeded
+from train.model.image_encoder import build_image_encoder
 from train.model.known import (
     KNOWN_FOLDER,
     KnownObjects,
     copy_known,
     describe_unknown,
+    feature_kinds,
+    image_features,
     read_known,
     remove_known,
     unknown_warnings,
     write_known,
 )
+from train.model.timm_encoder import TimmEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,6 +96,24 @@ def test_without_a_table_nothing_is_said(tmp_path, caplog):
     assert caplog.text.count("no table of known objects") == 1
 
 
+def test_pooled_features_are_those_that_the_embedding_is_computed_from():
+    with seeded(0):
+        image_encoder = build_image_encoder(TimmEncoder("test_efficientnet", 8, 64)).eval()
+    small = build_image_encoder(MICRO.tower).eval()
+    assert feature_kinds(image_encoder) == ("pooled_224", "pooled", "embedding")
+    assert feature_kinds(small) == ("embedding",)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled = image_features(image_encoder, images, "pooled")
+        torch.testing.assert_close(image_encoder.visual.head(pooled), image_encoder(images))
+        assert torch.equal(image_features(image_encoder, images, "embedding"), image_encoder(images))
+        enlarged = image_features(image_encoder, images, "pooled_224")
+        assert enlarged.shape == pooled.shape
+        assert not torch.allclose(enlarged, pooled)
+    with pytest.raises(UserError, match="no pooled features"):
+        image_features(small, images, "pooled")
+
+
 def damage_json(folder, **changes):
     path = folder / KNOWN_FOLDER / "known.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -109,6 +133,7 @@ DAMAGES = {
     "no number": lambda folder: damage_json(folder, threshold=None),
     "NaN": lambda folder: damage_json(folder, threshold=float("nan")),
     "a missing kind": lambda folder: damage_json(folder, kinds=["cat"]),
+    "other features": lambda folder: damage_json(folder, features="colors"),
     "no neighbors": lambda folder: damage_json(folder, neighbors=0),
     "other shape": lambda folder: damage_tensor(folder, "mean", torch.zeros(4)),
     "flat": lambda folder: damage_tensor(folder, "projection", torch.zeros(3)),
