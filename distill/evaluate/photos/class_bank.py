@@ -27,7 +27,7 @@ from dataset.io.progress import ProgressBar
 from dataset.reading.rendered_object import Place
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.photos.judge import Judge
-from distill.evaluate.photos.rules import TITLES, LabelledFeatures, RuleName, Score, accuracy, best_rule, fit
+from distill.evaluate.photos.rules import TITLES, LabelledFeatures, RuleName, Score, accuracy, best_rule, fit, ranking
 from train.evaluate.tables import kind_of
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,15 @@ class ClassBank:
 
 @dataclass(frozen=True)
 class FittedRules:
-    """The rules fitted to all renders, their accuracy on held-out renders, and the rule that is best on these."""
+    """The rules fitted to all renders, and the rule that is best on held-out renders.
+
+    The accuracies are those of the same rules fitted without the held-out renders: for single renders, and for objects,
+    where the scores of all renders of an object are averaged.
+    """
 
     scores: Mapping[RuleName, Score]
-    accuracies: Mapping[RuleName, float]  # of rules that were fitted without the held-out renders
+    accuracies: Mapping[RuleName, float]
+    object_accuracies: Mapping[RuleName, float]
     held_out: int  # renders
     best: RuleName
 
@@ -80,9 +85,20 @@ def fit_rules(bank: ClassBank, device: torch.device | str = "cpu") -> FittedRule
     """Fit all rules, first without the held-out renders to measure their accuracy, then to all renders."""
     held_out = bank.held_out
     rest, tested = bank.renders.where(~held_out), bank.renders.where(held_out)
-    accuracies: dict[RuleName, float] = {rule: accuracy(fit(rule, rest, device), tested) for rule in TITLES}
+    tested_uids = np.array(bank.uids)[held_out]
+    accuracies, object_accuracies = dict[RuleName, float](), dict[RuleName, float]()
+    for rule in TITLES:
+        score = fit(rule, rest, device)
+        accuracies[rule] = accuracy(score, tested)
+        right = [_names_object(score, tested.where(tested_uids == uid)) for uid in dict.fromkeys(tested_uids.tolist())]
+        object_accuracies[rule] = float(np.mean(right)) if right else float("nan")
     scores: dict[RuleName, Score] = {rule: fit(rule, bank.renders, device) for rule in TITLES}
-    return FittedRules(scores, accuracies, int(held_out.sum()), best_rule(accuracies))
+    return FittedRules(scores, accuracies, object_accuracies, int(held_out.sum()), best_rule(accuracies))
+
+
+def _names_object(score: Score, renders: LabelledFeatures) -> bool:
+    """Return whether a rule names an object right from the renders of this one object."""
+    return bool(ranking(score, renders.features)[0] == renders.labels[0])
 
 
 def read_kinds(paths: Sequence[Path]) -> dict[str, str]:

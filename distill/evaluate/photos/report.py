@@ -83,6 +83,7 @@ def write_photo_report(
         "options": {name: _plain(value) for name, value in asdict(args).items()},
         "rule": rules.best,
         "held_out_accuracy": dict(rules.accuracies),
+        "held_out_object_accuracy": dict(rules.object_accuracies),
         "kinds": list(kinds),
         "rates": {stage: {rule: _rate_json(results, stage, rule) for rule in TITLES} for stage in stages},
         "images": [_image_json(args.out, each, rules.best, stages) for each in results],
@@ -186,14 +187,15 @@ def _rule_table(results: Sequence[ImageResult], rules: FittedRules, stages: Sequ
     rows = tuple(
         (
             TITLES[rule] + (" (chosen)" if rule == rules.best else ""),
-            f"{rules.accuracies[rule]:.1%}".replace("%", ""),
+            *(f"{share[rule]:.1%}".replace("%", "") for share in (rules.accuracies, rules.object_accuracies)),
             *(_rate_text(results, stage, rule, 1) for stage in stages),
         )
         for rule in TITLES
     )
     note = f"Right kind in percent by each rule of the judge. The rule with the highest accuracy on {rules.held_out} "
-    note += "held-out renders, each a single view, is used for all other tables."
-    return ResultTable("Rules of the judge", note, ("rule", "held-out renders %", *stages), rows)
+    note += "held-out renders, each a single view, is used for all other tables. For held-out objects, the scores of "
+    note += "their renders are averaged, as for samples and assets."
+    return ResultTable("Rules of the judge", note, ("rule", "held-out renders %", "held-out objects %", *stages), rows)
 
 
 def _image_table(results: Sequence[ImageResult], rule: RuleName, stages: Sequence[Stage]) -> ResultTable:

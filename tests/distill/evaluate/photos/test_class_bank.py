@@ -76,6 +76,16 @@ def test_accuracy_is_measured_without_the_held_out_renders():
     assert rules.scores["nearest"](features).argmax(1).tolist() == [0, 0, 1, 1]  # fitted to all renders
 
 
+def test_objects_are_named_by_the_mean_over_their_renders():
+    """Of the held-out object a1, one render looks like b and two look more like a; b1 looks like a twice."""
+    features = np.array([[1, 0]] * 3 + [[0.6, 1], [1, 0.2], [1, 0.3]] + [[0, 1]] * 3 + [[1, 0.1], [1, 0.9], [0.5, 1]])
+    uids = tuple(np.repeat(["a0", "a1", "b0", "b1"], 3))
+    bank = ClassBank(LabelledFeatures(features.astype(np.float32), np.repeat([0, 0, 1, 1], 3), ("a", "b")), uids)
+    rules = fit_rules(bank)
+    assert rules.accuracies["nearest"] == pytest.approx(3 / 6)
+    assert rules.object_accuracies["nearest"] == 0.5
+
+
 def test_kinds_are_read_from_csv_files(tmp_path):
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     first.write_text("uid,label\nx,sofa\n")

@@ -170,7 +170,7 @@ def named(rank: int, asset_rank: int | None) -> ImageResult:
 def test_rates_are_those_of_all_images_and_of_those_named_right() -> None:
     """Of four images, the input of three is named right, and the asset of two of these; one has no asset."""
     results = [named(1, 1), named(1, 1), named(1, None), named(4, 1)]
-    rules = FittedRules({}, dict.fromkeys(TITLES, 0.5), 0, "means")
+    rules = FittedRules({}, dict.fromkeys(TITLES, 0.5), dict.fromkeys(TITLES, 0.7), 0, "means")
     everything, nameable, by_style, *_ = _tables(results, rules, ["input", "samples", "asset"])
     shares = [[cell.split(" ")[0] for cell in row[1:]] for row in everything.rows]
     assert shares == [["4", "75.0", "75.0"], ["4", "0.0", "100.0"], ["4", "75.0", "75.0"]]
