@@ -25,7 +25,7 @@ from dataset.images.background_color import (
 )
 
 WORKING_SIDE: Final = 1024  # pixels; larger images are reduced to this
-_COARSE_SIDE: Final = 160  # pixels; the background's color is fitted at this size
+_COARSE_SIDE: Final = (64, 160)  # pixels; the background's color is fitted at a third of the size, within these limits
 _LEAST_LARGEST: Final = 0.25  # share of the object that its largest part must have
 _LARGEST_CONTACT: Final = 0.04  # share of each of two opposite sides that an object may cover
 _NOISY: Final = 2.0  # color difference that 10 % of the background exceed if the image must be smoothed more
@@ -49,8 +49,8 @@ def remove_uniform_background(image: Image.Image) -> Image.Image:
     image = image.convert("RGB").reduce(max(1, -(-max(image.size) // WORKING_SIDE)))
     rgb = np.asarray(image, np.float32) / 255
     lab = rgb2lab(rgb).astype(np.float32)
-    factor = max(rgb.shape[:2]) / _COARSE_SIDE
-    coarse_size = (max(8, round(rgb.shape[1] / factor)), max(8, round(rgb.shape[0] / factor)))
+    factor = max(image.size) / np.clip(max(image.size) // 3, *_COARSE_SIDE)
+    coarse_size = (max(8, round(image.width / factor)), max(8, round(image.height / factor)))
     coarse = fit_background(_resize(lab, coarse_size, Image.Resampling.BOX))
     field = _resize(coarse.lab, image.size, Image.Resampling.BILINEAR)
     seen = _resize(coarse.seen[..., None].astype(np.float32), image.size, Image.Resampling.BILINEAR)[..., 0] > 0.99

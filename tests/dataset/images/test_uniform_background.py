@@ -182,7 +182,7 @@ def test_many_things_cut_by_the_border_are_refused() -> None:
 
 def test_a_photograph_in_a_thin_frame_is_refused() -> None:
     picture = Image.new("RGB", (SIZE, SIZE), (20, 60, 120))
-    picture.paste(clutter("clouds").crop((0, 0, SIZE - 10, SIZE - 10)), (5, 5))
+    picture.paste(clutter("clouds").crop((0, 0, SIZE - 20, SIZE - 20)), (10, 10))
     with pytest.raises(NotUniformError, match="border"):
         remove_uniform_background(picture)
 
@@ -208,3 +208,19 @@ def test_the_fit_finds_a_quadratic_field_beside_an_object() -> None:
     assert np.abs(fitted.lab - field)[fitted.seen].max() < 0.2
     assert not fitted.seen[30:, 40:80].any()
     assert fitted.seen.sum() > 0.9 * (100 * 120 - 70 * 40)
+
+
+def test_the_fit_follows_small_deviations_from_the_polynomial() -> None:
+    y, x = np.mgrid[-1:1:160j, -1:1:160j]
+    light = 60 + 5 * np.exp(-(((x - 0.6) / 0.15) ** 2) - (y + 0.5) ** 2 / 0.15)
+    fitted = fit_background(np.stack([light, np.zeros_like(x), np.zeros_like(x)], -1).astype(np.float32))
+    assert fitted.seen.all()
+
+
+def test_strong_noise_leaves_no_specks() -> None:
+    alpha = disc(0.5, 0.45, 0.25)
+    noisy = np.asarray(picture_of(alpha, graded())) + np.random.default_rng(0).normal(0, 14, (SIZE, SIZE, 3))
+    cut = remove_uniform_background(Image.fromarray(np.uint8(np.clip(noisy, 0, 255))))
+    assert iou(cut, alpha) > 0.97
+    assert not np.asarray(cut)[disc(0.5, 0.45, 0.27) == 0, 3].any()
+    assert (np.asarray(cut)[disc(0.5, 0.45, 0.23) > 0, 3] == 255).all()
