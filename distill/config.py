@@ -97,7 +97,8 @@ class DistillArgs:
     steps: HiddenDefault[int | None] = None
     """Number of steps. All schedules scale with this number. Default: the preset's number."""
     texture: TextureChoice = "auto"
-    """Whether to refine the colors of the finished shape with sharp views of the model. auto: no, as in the paper."""
+    """Whether to refine the colors of the finished shape with sharp views of the model and the image, which restores
+    patterns. auto: on with the preset tiny, off with the preset paper, as in the paper."""
     seed: int = 0
     """Seed of all random numbers. With --num-seeds: the first seed."""
     num_seeds: int = 1

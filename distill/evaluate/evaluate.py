@@ -35,8 +35,8 @@ from distill.evaluate.pairing import (
 from distill.evaluate.report import OUTLINES, AssetGroup, write_asset_report
 from distill.evaluate.score import outlines, render_asset, shape_scores, view_scores
 from distill.nerf.field import load_field
-from distill.runs.plan import SharedOptions, default_preset
-from distill.sds.schedule import PRESETS, newer_settings
+from distill.runs.plan import SharedOptions, default_preset, preset_settings
+from distill.sds.schedule import newer_settings
 from train.convert.resolve import file_sha256, model_folder
 from train.device import pick_device
 from train.evaluate.perceptual.lpips import Perceptual
@@ -165,7 +165,8 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
 
 def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path) -> list[DistillMethod]:
     """Return the table rows of a model: without the reference image, with it, or both. Each row stores its settings."""
-    preset = args.preset or default_preset(read_spec(folder).image_size)
+    image_size = read_spec(folder).image_size
+    preset = args.preset or default_preset(image_size)
     settings = {
         "sha256": folder_sha256(folder),
         "preset": args.preset,
@@ -175,7 +176,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
         "view": args.view,
         "sampling_steps": args.ddim_steps,
         **sampling_settings(args.ddim_steps),
-        **newer_settings(PRESETS[preset]),
+        **newer_settings(preset_settings(preset, image_size)),
     }
     key, methods = name.replace("/", "-"), []
     if args.channels_model:

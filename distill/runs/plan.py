@@ -230,9 +230,9 @@ def preset_settings(preset: Preset, image_size: int, texture: TextureChoice = "a
     Args:
         preset: The preset.
         image_size: Edge of the model's images in pixels.
-        texture: Whether there is a texture phase; auto: no.
+        texture: Whether there is a texture phase; auto: only with the preset tiny.
     """
-    textured = texture == "on"
+    textured = texture == "on" or (texture == "auto" and preset == "tiny")
     return replace(PRESETS[preset], texture=texture_settings(image_size) if textured else None)
 
 

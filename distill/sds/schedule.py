@@ -261,11 +261,11 @@ def texture_settings(image_size: int) -> TextureSettings:
     The finest level of the texture has cells of about one and a half pixels, for any size.
     """
     default = TextureSettings()
-    finer = max(0, round(math.log(image_size / default.resolution, default.grid.growth)))
+    finer = round(math.log(image_size / default.resolution, default.grid.growth))
     grid = replace(
         default.grid,
-        levels=default.grid.levels + finer,
-        log2_table_size=min(19, default.grid.log2_table_size + finer),
+        levels=max(1, default.grid.levels + finer),
+        log2_table_size=default.grid.log2_table_size + (finer > 0),
     )
     jitter = default.jitter * default.resolution / image_size
     return replace(default, resolution=image_size, jitter=jitter, grid=grid)

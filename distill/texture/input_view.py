@@ -24,10 +24,10 @@ from distill.texture.fit import InputView, surface_views
 
 logger = logging.getLogger(__name__)
 
-AZIMUTHS_DEG: Final = tuple(range(-60, 61, 10))  # images show objects from their front or slightly from the side
+AZIMUTHS_DEG: Final = tuple(range(-60, 61, 5))  # images show objects from their front or slightly from the side
 _SIZE: Final = 32  # edge in pixels of the crops that are compared
 _OPAQUE: Final = 0.5
-LEAST_OVERLAP: Final = 0.7
+LEAST_OVERLAP: Final = 0.8
 """Smallest IoU of the silhouettes of image and render with which the image is projected."""
 _INSIDE: Final = 0.9  # smallest opacity of the pixels of the image that are projected
 _AT_ONCE: Final = 4

@@ -152,7 +152,7 @@ def test_invalid_settings_are_refused(change, complaint):
         replace(ROUNDS, **change)
 
 
-@pytest.mark.parametrize(("size", "levels", "cells"), [(64, 4, 58), (128, 5, 100), (256, 7, 289)])
+@pytest.mark.parametrize(("size", "levels", "cells"), [(16, 1, 12), (64, 4, 58), (128, 5, 100), (256, 7, 289)])
 def test_the_texture_of_larger_models_is_finer(size, levels, cells):
     settings = texture_settings(size)
     assert (settings.resolution, settings.grid.levels) == (size, levels)
