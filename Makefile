@@ -28,7 +28,7 @@ list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo check test lint format lock
-.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side
+.PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side bench-cutout
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -135,6 +135,10 @@ bench-distill: setup ## minutes per asset, and time by part: ARGS="--preset tiny
 
 bench-side-by-side: setup ## how much two distillations at once on this machine slow each other (CPU; ARGS="--what train": two trainings)
 	$(PY) -m benchmarks.distill.side_by_side $(ARGS)
+
+bench-cutout: export LIST = $(or $(value IMG),data/photos)
+bench-cutout: setup ## accuracy of the removal of plain backgrounds, on cut-outs pasted on them: IMG=FOLDER (ARGS="--sheet DIR" writes contact sheets)
+	@$(list); $(PY) -m benchmarks.images.cutout_bench "$$@" $(ARGS)
 
 bench-field: setup ## field and renderer of the distillation: Triton kernels compared with plain torch (GPU)
 	$(PY) -m benchmarks.distill.field_bench $(ARGS)
