@@ -9,7 +9,7 @@ Axis letters: `n` images, `d` features, `h w` pixels.
 
 import importlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -108,9 +108,3 @@ def load_judge(name: JudgeName, weights: Path, device: torch.device) -> Judge:
     network.load_state_dict(dict(zip(expected, stored.values(), strict=True)))
     network.reset_classifier(0)
     return Judge(network.to(device).eval(), _NETWORKS[name].size, device)
-
-
-def on_white(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Convert opaque images, each uint8 [h, w, 3], to one array [n, h, w, 3] in [0, 1]."""
-    stacked: NDArray[np.float32] = np.stack(images).astype(np.float32) / 255
-    return stacked

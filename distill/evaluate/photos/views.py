@@ -38,7 +38,7 @@ _KEY_LENGTH: Final = 12
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How views are sampled: number of DDIM steps, and whether the image itself is a condition."""
+    """How views are sampled: the number of DDIM steps, and the device."""
 
     ddim_steps: int
     device: torch.device

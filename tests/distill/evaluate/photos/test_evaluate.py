@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from dataset.errors import UserError
+from distill.config import DistillArgs
 from distill.evaluate.photos import evaluate
 from distill.evaluate.photos.class_bank import FittedRules
 from distill.evaluate.photos.config import PhotoEvaluationArgs
@@ -24,6 +25,7 @@ from distill.evaluate.photos.rules import TITLES
 from distill.evaluate.photos.views import read_strip
 from distill.mesh import export
 from distill.output import results
+from distill.runs.plan import plan_command
 from distill.runs.sequential import RunOutcome
 from tests.support.distill_micro import SETTINGS, draw
 
@@ -153,6 +155,17 @@ def test_workers_share_the_distillations(args, monkeypatch):
     status = "stopped"
     with pytest.raises(KeyboardInterrupt):
         evaluate_photos(replace(args, workers=2))
+
+
+def test_runs_are_those_of_python_m_distill(args, monkeypatch):
+    """The same folders and requests, so that runs of one command are finished for the other."""
+    planned = []
+    monkeypatch.setattr(evaluate, "run_sequentially", lambda jobs, *_: planned.extend(jobs) or iter([]))
+    monkeypatch.setattr("distill.evaluate.photos.views._rendered", lambda *_: np.zeros((4, 8, 8, 3), np.uint8))
+    evaluate_photos(args)
+    files = tuple(args.images / name for name in ("b.png", "a.png"))
+    jobs, _ = plan_command(DistillArgs(files, args.model, args.out / "runs"))
+    assert [(job.out, job.request) for job in planned] == [(job.out, job.request) for job in jobs]
 
 
 def test_a_limit_takes_the_first_images(args):
