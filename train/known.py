@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ from train.model.known import (
     KNOWN_FOLDER,
     FeatureKind,
     KnownObjects,
+    Score,
     feature_kinds,
     image_features,
     remove_known,
@@ -153,8 +154,8 @@ class Sources:
 def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObjects:
     """Make the table of known objects of a model.
 
-    If the image encoder has several kinds of features and there are unknown images, those are used that separate
-    unknown images best from photographs of known kinds (without photographs: from all known images).
+    If there are unknown images, the score and the features are chosen that separate unknown images best from
+    photographs of known kinds (without photographs: from all known images).
 
     Args:
         folder: Model folder.
@@ -176,13 +177,14 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
     nn.Module.to(image_encoder, device)
     kinds = feature_kinds(image_encoder)
     tables = [
-        _calibrated(sources, FeatureExtractor(image_encoder, kind, size, device), sha256)
+        table
         for kind in (kinds if sources.calibration.unknown else kinds[:1])
+        for table in _calibrated(sources, FeatureExtractor(image_encoder, kind, size, device), sha256)
     ]
     areas = [table.statistics["roc_area_photographs"] or table.statistics["roc_area"] for table in tables]
     for table, area in zip(tables, areas, strict=True):
         if area is not None:
-            logger.info("features %s: area under the ROC curve %.3f", table.features, area)
+            logger.info("features %s, score %s: area under the ROC curve %.3f", table.features, table.score, area)
     return tables[0] if areas[0] is None else tables[areas.index(max(areas))]
 
 
@@ -201,29 +203,33 @@ class FeatureExtractor:
         return image_features(self.image_encoder, images.to(self.device), self.kind).cpu()
 
 
-def _calibrated(sources: Sources, extract: FeatureExtractor, sha256: str) -> KnownObjects:
-    """Return the table that uses the features of `extract`, with its threshold and statistics."""
+def _calibrated(sources: Sources, extract: FeatureExtractor, sha256: str) -> list[KnownObjects]:
+    """Return a table for each score, with the features of `extract`, with its threshold and statistics."""
     calibration, views = sources.calibration, sources.views
     seen = embed_objects(sources.training, extract, views, "training objects")
-    table = make_table(seen, [kind_of(uid, calibration.labels) for uid in seen.uids], sha256, extract.kind)
-    known: dict[str, Floats] = {}
+    known: dict[str, Tensor] = {}
     if sources.validation is not None:
-        held_out = embed_objects(sources.validation, extract, views, "validation objects")
-        known[VALIDATION] = _numpy(table.distances(held_out.embeddings))
+        known[VALIDATION] = embed_objects(sources.validation, extract, views, "validation objects").embeddings
     if calibration.known:
-        known[PHOTOS] = _numpy(table.distances(embed_files(calibration.known, extract, "photographs")))
-    unknown = np.empty(0)
-    if calibration.unknown:
-        unknown = _numpy(table.distances(embed_files(calibration.unknown, extract, "unknown images")))
-    distances = Distances(known, unknown)
-    threshold = choose_threshold(distances, sources.max_false_share)
+        known[PHOTOS] = embed_files(calibration.known, extract, "photographs")
+    unknown = embed_files(calibration.unknown, extract, "unknown images") if calibration.unknown else None
+    whole = make_table(seen, [kind_of(uid, calibration.labels) for uid in seen.uids], sha256, extract.kind)
     origin = {
         "training_objects": len(sources.training),
         "views_per_object": views,
         "max_false_share": sources.max_false_share,
     }
-    statistics = {**origin, **describe(distances, threshold, sources.max_false_share)}
-    return replace(table, threshold=threshold, statistics=statistics)
+    tables = []
+    for score in get_args(Score):
+        table = replace(whole, score=score)
+        distances = Distances(
+            {name: _numpy(table.distances(embeddings)) for name, embeddings in known.items()},
+            np.empty(0) if unknown is None else _numpy(table.distances(unknown)),
+        )
+        threshold = choose_threshold(distances, sources.max_false_share)
+        statistics = {**origin, **describe(distances, threshold, sources.max_false_share)}
+        tables.append(replace(table, threshold=threshold, statistics=statistics))
+    return tables
 
 
 def add_known(folder: Path, sources: Sources, device: torch.device) -> None:

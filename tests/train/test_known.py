@@ -182,10 +182,12 @@ def test_the_features_that_separate_unknown_images_best_are_kept(base, photos, m
     sources = Sources(shards, None, read_calibration(photos, (), None), views=1)
     with caplog.at_level("INFO", "train"):
         known = make_known(base, sources, CPU)
-    areas = [float(area) for area in re.findall(r"ROC curve ([\d.]+)", caplog.text)]
-    assert len(areas) == 2
-    assert areas[0] == 0.5
-    assert known.features == ("pooled", "embedding")[areas.index(max(areas))]
+    found = re.findall(r"features (\w+), score (\w+): .* ROC curve ([\d.]+)", caplog.text)
+    assert [row[:2] for row in found] == [(a, b) for a in ("pooled", "embedding") for b in ("nearest", "kinds")]
+    assert {float(area) for features, _, area in found if features == "pooled"} == {0.5}
+    best = max(found, key=lambda row: float(row[2]))
+    assert (known.features, known.score) == best[:2]
+    assert known.statistics["roc_area_photographs"] == pytest.approx(float(best[2]), abs=1e-3)
     assert (
         make_known(base, replace(sources, calibration=replace(sources.calibration, unknown=())), CPU).features
         == "pooled"

@@ -43,6 +43,10 @@ FeatureKind = Literal["embedding", "pooled", "pooled_224"]
 """What is compared: embeddings, or the pooled features from which a `TimmVisual` computes them by a linear projection.
 pooled_224: the pooled features of images enlarged to 224 px, the size at which its network was pretrained."""
 
+Score = Literal["nearest", "kinds"]
+"""How the distance is computed; `KnownObjects.distances` describes both."""
+TEMPERATURE: Final = 0.1  # of the softmax over kinds
+
 
 @dataclass(frozen=True)
 class KnownObjects:
@@ -58,6 +62,7 @@ class KnownObjects:
     threshold: float
     image_encoder_sha256: str
     features: FeatureKind = "embedding"
+    score: Score = "nearest"
     statistics: dict[str, Any] = field(default_factory=dict)
     """How the threshold was found, for people to read."""
 
@@ -68,9 +73,16 @@ class KnownObjects:
     def distances(self, embeddings: Tensor) -> Tensor:
         """Return the distance [n] of each of n embeddings [n, c] from the representatives, between 0 and 2.
 
-        The distance is 1 minus the mean cosine similarity to the nearest `neighbors` representatives.
+        With the score "nearest", the distance is 1 minus the mean cosine similarity to the nearest `neighbors`
+        representatives. With "kinds", it is 1 minus the largest probability of a kind: of the softmax over the
+        similarities to the nearest representative of each kind. Representatives without a kind count as one kind.
         """
         similarities = self.project(embeddings) @ self.representatives.T
+        if self.score == "kinds":
+            lowest = similarities.new_full((len(similarities), len(self.kinds) + 1), -torch.inf)
+            kinds = (self.kind_numbers + 1).expand_as(similarities)
+            best = lowest.scatter_reduce(1, kinds, similarities, "amax")
+            return 1 - (best / TEMPERATURE).softmax(1).amax(1)
         return 1 - similarities.topk(min(self.neighbors, len(self.representatives)), dim=1).values.mean(1)
 
     def nearest_kinds(self, embedding: Tensor, count: int = SHOWN_KINDS) -> tuple[str, ...]:
@@ -179,6 +191,7 @@ def write_known(known: KnownObjects, folder: Path) -> None:
         "threshold": known.threshold,
         "neighbors": known.neighbors,
         "features": known.features,
+        "score": known.score,
         "image_encoder_sha256": known.image_encoder_sha256,
         "statistics": known.statistics,
         "kinds": known.kinds,
@@ -209,6 +222,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),
             features=settings["features"],
+            score=settings["score"],
             statistics=dict(settings["statistics"]),
         )
         _check_values(known)
@@ -228,6 +242,8 @@ def _check_values(known: KnownObjects) -> None:
         raise ValueError("a representative has a kind that is not in the list of kinds")
     if known.features not in get_args(FeatureKind):
         raise ValueError(f"unknown features {known.features!r}")
+    if known.score not in get_args(Score):
+        raise ValueError(f"unknown score {known.score!r}")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, known.representatives))
     if not finite or not np.isfinite(known.threshold) or known.neighbors < 1:
         raise ValueError("a number is NaN, infinite or out of range")

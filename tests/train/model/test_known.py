@@ -53,6 +53,20 @@ def test_distances_are_cosine_distances_after_the_projection():
     torch.testing.assert_close(many.distances(embeddings)[:1], torch.tensor([2 / 3]))
 
 
+def test_the_score_of_kinds_is_one_minus_the_probability_of_the_best_kind():
+    """Two representatives of kind 0 are one kind; the one without a kind competes with the kinds."""
+    table = replace(
+        AXES,
+        representatives=torch.tensor([[1.0, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0, 0, 1]]),
+        kind_numbers=torch.tensor([0, 0, 1, -1]),
+        score="kinds",
+    )
+    embeddings = 1 + torch.tensor([[3.0, 0, 0], [0, 0, 2], [1, 1, 1]])
+    best = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1.4 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5]])
+    expected = 1 - (10 * best).softmax(1).amax(1)
+    torch.testing.assert_close(table.distances(embeddings), expected)
+
+
 def test_nearest_kinds_skip_objects_without_a_kind_and_name_each_kind_once():
     embedding = 1 + torch.tensor([0.3, 5.0, 0.2])
     assert AXES.nearest_kinds(embedding) == ("chair", "cat")
@@ -134,6 +148,7 @@ DAMAGES = {
     "NaN": lambda folder: damage_json(folder, threshold=float("nan")),
     "a missing kind": lambda folder: damage_json(folder, kinds=["cat"]),
     "other features": lambda folder: damage_json(folder, features="colors"),
+    "other score": lambda folder: damage_json(folder, score="best"),
     "no neighbors": lambda folder: damage_json(folder, neighbors=0),
     "other shape": lambda folder: damage_tensor(folder, "mean", torch.zeros(4)),
     "flat": lambda folder: damage_tensor(folder, "projection", torch.zeros(3)),
