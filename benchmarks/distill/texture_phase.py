@@ -112,6 +112,7 @@ def fit_views(views: slice | None, asset: Asset, *, iterations: int = 100) -> No
     field.texture = texture
 
 
+_SHORT: Final = replace(_T, rounds=8, groups=1, steps=4, timesteps=(0.7, 0.2), iterations=25)
 _SYNC: Final = replace(_T, synchronized=True, rounds=20, timesteps=(0.8, 0.02), iterations=20)
 _NOISE: Final = replace(
     _T,
@@ -148,6 +149,10 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "brief-noise-reference-input": partial(
         phase, replace(_BRIEF, timesteps=(0.999, 0.02), rounds=14), with_reference=True, input_weight=1.0
     ),
+    "short": partial(phase, _SHORT),
+    "short-input": partial(phase, _SHORT, input_weight=1.0),
+    "short-high-input": partial(phase, replace(_SHORT, timesteps=(0.9, 0.2)), input_weight=1.0),
+    "short-input-half": partial(phase, _SHORT, input_weight=0.5),
     "sync": partial(phase, _SYNC),
     "sync-noise": partial(phase, replace(_SYNC, timesteps=(0.999, 0.02), rounds=25)),
     "sync-high": partial(phase, replace(_SYNC, timesteps=(0.9, 0.02))),
@@ -319,7 +324,7 @@ def summarize(out: Path, variants: Sequence[str]) -> dict[str, dict[str, float]]
 def _sheet(folders: Sequence[Path], variants: Sequence[str]) -> Image.Image:
     """Return the contact sheet: a block of four views per object, and a column for the truth and for each variant."""
     names = ["true", *variants]
-    tiles = [[Image.open(folder / f"{name}.png") for name in names] for folder in folders]
+    tiles = [[_read(folder / f"{name}.png") for name in names] for folder in folders]
     width, height = tiles[0][0].size
     sheet = Image.new("RGB", (width * len(names), 14 + height * len(folders)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -328,6 +333,11 @@ def _sheet(folders: Sequence[Path], variants: Sequence[str]) -> Image.Image:
         for row, tile in enumerate(tiles):
             sheet.paste(tile[column], (column * width, 14 + row * height))
     return sheet
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 if __name__ == "__main__":
