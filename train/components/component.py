@@ -33,7 +33,9 @@ def optimize(
     parameters: Iterable[nn.Parameter],
     schedule: Schedule,
     loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, float]]],
+    *,
     pretrained: Iterable[nn.Parameter] = (),
+    pretrained_lr_factor: float = 1.0,
 ) -> None:
     """Train the parameters of one component with AdamW.
 
@@ -43,7 +45,8 @@ def optimize(
         schedule: Number of steps and learning rates.
         loss_of_step: Function of the step number (from 0). Returns the loss (a scalar tensor), and named values to show
             in the progress bar.
-        pretrained: Parameters with pretrained initial values, which are trained with half the learning rate.
+        pretrained: Parameters with pretrained initial values.
+        pretrained_lr_factor: Factor of the learning rate of the pretrained parameters.
 
     Raises:
         UserError: A gradient is not finite.
@@ -51,7 +54,7 @@ def optimize(
     fresh, slow = list(parameters), list(pretrained)
     trained, groups = [*fresh, *slow], [{"params": fresh, _LR_FACTOR: 1.0}]
     if slow:
-        groups.append({"params": slow, _LR_FACTOR: 0.5})
+        groups.append({"params": slow, _LR_FACTOR: pretrained_lr_factor})
     optimizer = torch.optim.AdamW(groups, lr=schedule.peak_lr, weight_decay=1e-2)
     with _tf32(trained[0].device):
         _train_steps(name, trained, optimizer, schedule, loss_of_step)

@@ -12,12 +12,13 @@ The loss is a weighted sum of four terms; the last three are optional:
   the view before this training. The embedding then still describes what the network has learned from photographs. The
   mean of the features over the batch is subtracted, and the term is 1 - the cosine similarity.
 
-Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), which are trained
-with half the learning rate, and the encoder sees augmented views (`train.components.augment`). Then it also understands
-photographs and drawings. Optionally, half of the objects are mirrored. Thumbnails and features are those of the views
-as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the size of an
-object, so the encoder learns to infer the size from the shape. It must also infer the size from the shape when a user
-gives an image.
+Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), and the encoder
+sees augmented views (`train.components.augment`). Then it also understands photographs and drawings. The pretrained
+weights have a lower learning rate, and their batch normalization keeps the statistics of photographs; docs/LOG.md
+compares this with other settings. Optionally, half of the objects are mirrored. Thumbnails and features are those of
+the views as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the
+size of an object, so the encoder learns to infer the size from the shape. It must also infer the size from the shape
+when a user gives an image.
 """
 
 import logging
@@ -54,7 +55,7 @@ from train.model.unet import CAMERA_NUMBERS
 logger = logging.getLogger(__name__)
 
 FEATURE_IMAGE_SIZE: Final = 160  # pixels; the pretrained networks saw larger images than the encoder does
-_SWITCHES: Final = ("pretrained", "augmented", "feature_weight")
+_SWITCHES: Final = ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor")
 
 
 class ImageEncoderHeads(nn.Module):
@@ -128,8 +129,9 @@ class PretrainedFeatures:
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
         """Return the features [n, k] of images [n, 3, h, w] in [0, 1] on white."""
-        features: Tensor = self._trunk(self._preprocess(rgb, FEATURE_IMAGE_SIZE))
-        return features
+        with torch.autocast(rgb.device.type, torch.bfloat16, enabled=rgb.device.type == "cuda"):
+            features: Tensor = self._trunk(self._preprocess(rgb, FEATURE_IMAGE_SIZE))
+        return features.float()
 
 
 def feature_loss(predicted: Tensor, features: Tensor) -> Tensor:
@@ -207,7 +209,9 @@ def train_image_encoder(
             views = mirror_half(views, generator)
         rgba = views.rgba.to(device).flatten(0, 1)
         rgb = on_white(rgba)
-        embeddings = image_encoder(augment(rgba, generator) if recipe.augmented else rgb)
+        seen = augment(rgba, generator) if recipe.augmented else rgb
+        with torch.autocast(device.type, torch.bfloat16, enabled=pretrained is not None and device.type == "cuda"):
+            embeddings = image_encoder(seen).float()
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.predict_thumbnails(embeddings), thumbnails)
         loss = recipe.reconstruction_weight * mse
@@ -229,10 +233,19 @@ def train_image_encoder(
             shown["features"] = float(of_features.detach())
         return loss, shown
 
+    if pretrained:
+        freeze_norms(pretrained.trunk)
     slow = list(pretrained.trunk.parameters()) if pretrained else []
     known = {id(parameter) for parameter in slow}
     fast = [each for each in (*image_encoder.parameters(), *heads.parameters()) if id(each) not in known]
-    optimize("image encoder", fast, recipe.schedule, loss_of_step, pretrained=slow)
+    optimize(
+        "image encoder",
+        fast,
+        recipe.schedule,
+        loss_of_step,
+        pretrained=slow,
+        pretrained_lr_factor=recipe.pretrained_lr_factor,
+    )
     return image_encoder.eval()
 
 
@@ -249,6 +262,13 @@ def _load_pretrained(
         raise ValueError(f"{spec} has no pretrained weights; use a TimmEncoder")
     load_backbone(visual, spec.architecture, backbone)
     return visual
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Make the batch normalization of a network use its stored statistics, and keep them, until `network.train()`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
@@ -315,4 +335,7 @@ def ensure_image_encoder(
 
 def _stored(recipe: ImageEncoderRecipe) -> dict[str, Any]:
     """Return the recipe as a dict, without the switches that are off. Older folders do not store these switches."""
-    return {name: value for name, value in asdict(recipe).items() if value or name not in _SWITCHES}
+    switched_on = {name: value for name, value in asdict(recipe).items() if value or name not in _SWITCHES}
+    if not recipe.pretrained:
+        del switched_on["pretrained_lr_factor"]
+    return switched_on

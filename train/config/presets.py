@@ -56,6 +56,7 @@ class ImageEncoderRecipe:
     pretrained: bool = False  # start from ImageNet weights (`train.components.backbone`)
     augmented: bool = False  # show the encoder augmented views (`train.components.augment`)
     feature_weight: float = 0.0  # weight of predicting the features of the pretrained network; 0: off
+    pretrained_lr_factor: float = 0.05  # of the learning rate of the pretrained weights
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ TINY: Final = Recipe(
 EMBEDDED: Final = replace(
     TINY,
     image_size=128,
-    tower=TimmEncoder("tf_efficientnet_lite0", embed_dim=256, image_size=128, object_fill=OBJECT_FILL),
+    tower=TimmEncoder(
+        "tf_efficientnet_lite0", embed_dim=256, image_size=160, object_fill=OBJECT_FILL, hidden_width=768
+    ),
     unet=EMBEDDED_UNET,
     cameras="absolute",  # the objects of the bundled model face the same way
     autoencoder=replace(
@@ -251,7 +254,7 @@ EMBEDDED: Final = replace(
         mirror=True,
         pretrained=True,
         augmented=True,
-        feature_weight=0.5,
+        feature_weight=2.0,
         schedule=Schedule(steps=8_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

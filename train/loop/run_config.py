@@ -30,7 +30,12 @@ _FREE_TO_CHANGE: Final = (
 )
 # Fields of the recipe that older config.json files lack, with the values that those runs used
 _ADDED: Final = {"reference_drop_chance": 0.0}
-_ADDED_TO_IMAGE_ENCODER: Final = {"pretrained": False, "augmented": False, "feature_weight": 0.0}
+_ADDED_TO_IMAGE_ENCODER: Final = {
+    "pretrained": False,
+    "augmented": False,
+    "feature_weight": 0.0,
+    "pretrained_lr_factor": 0.05,
+}
 _STAGE_2_ONLY: Final = ("recipe.reference_drop_chance",)
 
 

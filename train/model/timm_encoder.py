@@ -1,4 +1,4 @@
-"""Image encoders of the library timm: a convolutional network and a linear projection to the embedding.
+"""Image encoders of the library timm: a convolutional network and a projection to the embedding.
 
 A network that was pretrained on photographs also recognizes photographs, unlike a network that is trained from scratch
 on renders. `train.components.backbone` loads such weights. A trained encoder is stored with all its weights, so timm
@@ -27,9 +27,13 @@ class TimmEncoder:
     image_size: int
     object_fill: float | None = None
     """If set, `center_object` is applied to the images first, with this value as `fill`."""
+    hidden_width: int | None = None
+    """Channels of the projection's hidden layer. None: the projection is linear."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless `object_fill` is None, or above 0 and at most 1."""
+        """Raise ValueError unless `object_fill` is None, or above 0 and at most 1, and `hidden_width` is positive."""
+        if self.hidden_width is not None and self.hidden_width < 1:
+            raise ValueError(f"hidden_width is {self.hidden_width}; it must be at least 1, or None")
         if self.object_fill is not None and not 0 < self.object_fill <= 1:
             raise ValueError(f"object_fill is {self.object_fill}; it must be above 0 and at most 1")
 
@@ -57,6 +61,11 @@ class TimmVisual(nn.Module):
         )
         self.trunk: nn.Module = network.trunk
         self.head: nn.Module = network.head
+        if spec.hidden_width is not None:
+            width = spec.hidden_width
+            self.head = nn.Sequential(
+                nn.Linear(self.num_features, width), nn.GELU(), nn.Linear(width, spec.embed_dim, bias=False)
+            )
         self.image_size, self.output_dim = spec.image_size, spec.embed_dim
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
+from train.components.backbone import load_backbone
 from train.components.component import optimize
 from train.components.image_encoder import (
     PretrainedFeatures,
@@ -76,14 +77,24 @@ def test_the_feature_term_falls(shards: ShardSet, weights: Path, monkeypatch: py
     shown: list[float] = []
     rates: dict[int, float] = {}
 
-    def remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any, pretrained: Any) -> None:
+    def remember(
+        name: str,
+        parameters: Any,
+        schedule: Schedule,
+        loss_of_step: Any,
+        *,
+        pretrained: Any,
+        pretrained_lr_factor: float,
+    ) -> None:
         def remembered(step: int) -> Any:
             loss, values = loss_of_step(step)
             shown.append(values["features"])
             return loss, values
 
-        rates.update({id(each): 0.5 for each in pretrained} | {id(each): 1.0 for each in parameters})
-        optimize(name, parameters, schedule, remembered, pretrained)
+        rates.update({id(each): pretrained_lr_factor for each in pretrained} | {id(each): 1.0 for each in parameters})
+        optimize(
+            name, parameters, schedule, remembered, pretrained=pretrained, pretrained_lr_factor=pretrained_lr_factor
+        )
 
     monkeypatch.setattr("train.components.image_encoder.optimize", remember)
     encoder = train_image_encoder(shards, SPEC, _recipe(40, feature_weight=5.0), seed=0, device=CPU, backbone=weights)
@@ -91,15 +102,28 @@ def test_the_feature_term_falls(shards: ShardSet, weights: Path, monkeypatch: py
     assert not encoder.training
     visual = encoder.visual
     assert isinstance(visual, TimmVisual)
-    assert {rates[id(each)] for each in visual.trunk.parameters()} == {0.5}
+    assert {rates[id(each)] for each in visual.trunk.parameters()} == {0.05}
     assert {rates[id(each)] for each in visual.head.parameters()} == {1.0}
 
 
-def test_pretrained_parameters_learn_at_half_the_rate() -> None:
+def test_batch_norms_keep_their_statistics(shards: ShardSet, weights: Path) -> None:
+    encoder = train_image_encoder(shards, SPEC, _recipe(2), seed=0, device=CPU, backbone=weights)
+    visual, untrained = encoder.visual, build_image_encoder(SPEC).visual
+    assert isinstance(visual, TimmVisual)
+    assert isinstance(untrained, TimmVisual)
+    load_backbone(untrained, SPEC.architecture, weights)
+    before = dict(untrained.trunk.named_buffers())
+    torch.testing.assert_close(dict(visual.trunk.named_buffers()), before, atol=0, rtol=0)
+    assert any("running_mean" in name for name in before)
+
+
+def test_pretrained_parameters_learn_more_slowly() -> None:
     fresh, slow = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     schedule = Schedule(steps=1, objects=1, accumulation=1, peak_lr=0.1, decay="constant", warmup_steps=0)
-    optimize("test", [fresh], schedule, lambda step: ((fresh + slow).sum(), {}), [slow])
-    assert float(1 - slow.detach()[0]) == pytest.approx(float(1 - fresh.detach()[0]) / 2, rel=1e-3)
+    optimize(
+        "test", [fresh], schedule, lambda step: ((fresh + slow).sum(), {}), pretrained=[slow], pretrained_lr_factor=0.25
+    )
+    assert float(1 - slow.detach()[0]) == pytest.approx(float(1 - fresh.detach()[0]) / 4, rel=1e-3)
 
 
 @pytest.mark.integration

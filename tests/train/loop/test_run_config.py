@@ -17,7 +17,7 @@ def test_a_run_from_before_pretrained_encoders_resumes(shards: Path, tmp_path: P
     write_or_check_config(run, ShardSet(shards))
     path = run.out / CONFIG_FILE
     saved = json.loads(path.read_text())
-    for name in ("pretrained", "augmented", "feature_weight"):
+    for name in ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor"):
         del saved["recipe"]["tower_training"][name]
     path.write_text(json.dumps(saved))
     write_or_check_config(run, ShardSet(shards))

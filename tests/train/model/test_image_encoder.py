@@ -194,9 +194,7 @@ def test_a_image_encoder_can_be_made_to_know_the_other_view(tmp_path: Path, monk
     recipe = replace(TINY.tower_training, thumbnail_size=8, novel_view_weight=30.0, schedule=schedule)
     shown: list[dict[str, float]] = []
 
-    def optimize_and_remember(
-        name: str, parameters: Any, schedule: Schedule, loss_of_step: Any, pretrained: Any
-    ) -> None:
+    def optimize_and_remember(name: str, parameters: Any, schedule: Schedule, loss_of_step: Any, **_: Any) -> None:
         def remembered(step: int) -> Any:
             loss, values = loss_of_step(step)
             shown.append(values)

@@ -1,7 +1,7 @@
 """Image encoders of timm: written and read, converted and exported, and without any download."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,19 @@ def test_an_encoder_is_read_as_written(tmp_path: Path, monkeypatch: pytest.Monke
     with torch.no_grad():
         assert torch.equal(loaded(rgb), encoder(rgb))
         assert loaded(rgb).shape == (2, loaded.embed_dim)
+
+
+def test_the_projection_may_have_a_hidden_layer(tmp_path: Path) -> None:
+    spec = replace(SPEC, hidden_width=24)
+    encoder = build_image_encoder(spec).eval()
+    save_image_encoder(encoder, tmp_path)
+    again = load_image_encoder(tmp_path)
+    assert again.spec == spec
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(images), encoder(images))
+    shapes = [tuple(each.shape) for name, each in encoder.named_parameters() if ".head." in name]
+    assert shapes == [(24, encoder.visual.num_features), (24,), (32, 24)]
 
 
 def test_half_precision_is_stored_and_computed_in_float32(tmp_path: Path) -> None:
