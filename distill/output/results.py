@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ def write_results(
     *,
     kinds: Sequence[export.Format] = ("glb",),
     warnings: Sequence[str] = (),
+    texture_s: float | None = None,
 ) -> export.MeshReport:
     """Write all results of a distillation into its run folder.
 
@@ -38,6 +40,7 @@ def write_results(
         out: The run folder.
         kinds: Formats of the mesh files to write.
         warnings: Sentences about the input image, to be stored in metrics.json.
+        texture_s: Duration of the texture phase in seconds; None without this phase.
 
     Returns:
         Statistics of the mesh.
@@ -56,7 +59,7 @@ def write_results(
     coverage = _write_video(render, out / "turntable.mp4", distance)
     losses = read_losses(out / LOSSES)
     distill_s = losses.rows[-1]["seconds"] if losses.rows else 0.0
-    durations = RunSeconds(distill_s, time.perf_counter() - started)
+    durations = RunSeconds(distill_s, time.perf_counter() - started, texture=texture_s)
     stored = {"warnings": list(warnings)} if warnings else {}
     write_metrics(out / METRICS, stored | metrics(state, settings, losses, coverage, durations=durations))
     device = field.grid.table.device
@@ -64,7 +67,7 @@ def write_results(
         report = export.export_mesh(
             field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
         )
-    durations = RunSeconds(durations.distill, durations.pictures, report.seconds)
+    durations = replace(durations, mesh=report.seconds)
     values = metrics(state, settings, losses, coverage, report=report, durations=durations)
     write_metrics(out / METRICS, stored | values)
     return report

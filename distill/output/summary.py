@@ -33,6 +33,7 @@ class RunSeconds:
     distill: float
     pictures: float  # of the sheet of views and the video
     mesh: float | None = None
+    texture: float | None = None  # of the texture phase
 
 
 def metrics(

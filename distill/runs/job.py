@@ -114,7 +114,7 @@ def run_job(
         _start_folder(job)
         model = loaded()
         with _errors_name_folder(job.out):
-            state = _distill(job, model, device, title, watch)
+            state, texture_s = _distill(job, model, device, title, watch)
         with _errors_name_folder(job.out):
             report = write_results(
                 state,
@@ -123,6 +123,7 @@ def run_job(
                 job.out,
                 kinds=job.formats,
                 warnings=job.warnings,
+                texture_s=texture_s,
             )
             _write_config(job, mesh={**asdict(report), "formats": job.formats})
             write_marker(job.out, job.request, report.faces, job.formats)
@@ -154,7 +155,10 @@ def _write_config(job: Job, **more: Any) -> None:
     write_json_atomic(LocalFileSystem(), str((job.out / CONFIG).absolute()), {**job.config, **more})
 
 
-def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None) -> Distillation:
+def _distill(
+    job: Job, model: MultiViewModel, device: torch.device, title: str, watch: Watch | None
+) -> tuple[Distillation, float | None]:
+    """Return the final state, and the duration of the texture phase in seconds; None without this phase."""
     rgb = torch.from_numpy(np.ascontiguousarray(job.prepared.rgb)).permute(2, 0, 1)[None].to(device)
     conditioned = with_reference_image(
         model,
@@ -195,13 +199,14 @@ def _distill(job: Job, model: MultiViewModel, device: torch.device, title: str, 
         watch=watch,
         write_preview=write_preview,
     )
-    if job.request.settings.texture is not None:
-        _refine(job, state, guidance, absolute=model.spec.cameras == "absolute", title=title, quiet=watch is not None)
-    return state
+    if job.request.settings.texture is None:
+        return state, None
+    absolute = model.spec.cameras == "absolute"
+    return state, _refine(job, state, guidance, absolute=absolute, title=title, quiet=watch is not None)
 
 
-def _refine(job: Job, state: Distillation, guidance: Guidance, *, absolute: bool, title: str, quiet: bool) -> None:
-    """Run the texture phase, write a preview of its result, and report its duration.
+def _refine(job: Job, state: Distillation, guidance: Guidance, *, absolute: bool, title: str, quiet: bool) -> float:
+    """Run the texture phase, write a preview of its result, log its duration, and return the duration in seconds.
 
     Without a given azimuth of the input image, a model with absolute camera labels (`absolute`) needs an estimate.
     """
@@ -218,6 +223,7 @@ def _refine(job: Job, state: Distillation, guidance: Guidance, *, absolute: bool
     preview = job.out / PREVIEWS / "texture.png"
     write_preview(state.field, state.occupancy, settings, preview)
     logger.info("%s: the texture took %.1f s in %d rounds", preview, report.seconds, report.rounds)
+    return report.seconds
 
 
 @contextmanager
