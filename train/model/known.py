@@ -40,7 +40,7 @@ SETTINGS_FILE: Final = "known.json"
 SHOWN_KINDS: Final = 3
 
 FeatureKind = Literal["embedding", "pooled", "pooled_224"]
-"""What is compared: embeddings, or the pooled features from which a `TimmVisual` computes them by a linear projection.
+"""What is compared: embeddings, or the pooled features from which the head of a `TimmVisual` computes them.
 pooled_224: the pooled features of images enlarged to 224 px, the size at which its network was pretrained."""
 
 Score = Literal["nearest", "kinds"]
