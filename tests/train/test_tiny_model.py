@@ -90,11 +90,13 @@ def test_latents_then_stages_are_the_whole(made, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setenv("RANK", "0")
         patched.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match=r"--part latents .* torchrun with --part stages"):
+        with pytest.raises(UserError, match=r"--part latents .* torchrun with --part stage1"):
             build(replace(separate, part="latents"), RECIPE, CPU)
     build(replace(separate, part="latents"), RECIPE, CPU)
     assert not (separate.work / "stage2").exists()
-    build(replace(separate, part="stages"), RECIPE, CPU)
+    build(replace(separate, part="stage1"), RECIPE, CPU)
+    assert not (separate.work / "stage2").exists()
+    build(replace(separate, part="stage2"), RECIPE, CPU)
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert (separate.out / weights).read_bytes() == (made.out / weights).read_bytes()
 
