@@ -100,6 +100,8 @@ def train_autoencoder(
 ) -> nn.Module:
     """Train an autoencoder from scratch and store the measured `scaling_factor` in the autoencoder's config.
 
+    On a GPU, the training uses bfloat16 autocast.
+
     Args:
         shards: Images to train on.
         recipe: Sizes of the network and settings of the training.
@@ -110,6 +112,9 @@ def train_autoencoder(
     """
     with seeded(seed):
         vae = build_autoencoder(recipe, image_size).to(device)
+    gpu = device.type == "cuda"
+    if gpu:
+        vae.to(memory_format=torch.channels_last)
     noise = torch.Generator().manual_seed(seed)
     objects = recipe.schedule.objects
 
@@ -117,7 +122,9 @@ def train_autoencoder(
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
-        loss, mse = autoencoder_loss(vae, _pixels(views.to(device).images, image_size), recipe.kl_weight, noise)
+        pixels = _pixels(views.to(device).images, image_size)
+        with torch.autocast(device.type, torch.bfloat16, enabled=gpu):
+            loss, mse = autoencoder_loss(vae, pixels, recipe.kl_weight, noise)
         return loss, {
             "loss": float(loss.detach()),
             "PSNR": psnr_of_mse_db(mse / 4),
@@ -126,6 +133,7 @@ def train_autoencoder(
     optimize("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
     scale = measure_latent_scale(vae, _pixels(views.to(device).images, image_size))
+    vae.to(memory_format=torch.contiguous_format)
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
 
