@@ -130,6 +130,9 @@ def project_image(
         rgba: The input image [h, w, 4].
         elevation_deg: Elevation of the camera of the image.
         azimuth_deg: Azimuth of the camera of the image.
+
+    Raises:
+        ValueError: The settings have no texture phase (`DistillSettings.texture` is None).
     """
     options = settings.texture
     if options is None:

@@ -66,6 +66,9 @@ def refine_texture(
         input_view: The input image, to which the texture is fitted too; None: it is not.
         title: Description of the progress bar.
         quiet: Whether there is no progress bar.
+
+    Raises:
+        ValueError: The settings have no texture phase, or `guidance` cannot decode latents.
     """
     if settings.texture is None or guidance.decode is None:
         raise ValueError("the texture phase needs DistillSettings.texture and Guidance.decode")
