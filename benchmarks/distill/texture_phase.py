@@ -189,7 +189,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--uids", nargs="+", default=(), help="objects (default: all), or parts of their uids")
     parser.add_argument("--view", type=view_number, default="fixed_01", help="view that is distilled")
     parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, FINE_SDS], default=[*VARIANTS, FINE_SDS])
-    parser.add_argument("--part", default="0/1", metavar="I/N", help="take objects I, I + N, ... only")
+    parser.add_argument("--part", type=_part, default="0/1", metavar="I/N", help="take objects I, I + N, ... only")
     parser.add_argument("--steps", type=int, default=PRESETS["tiny"].steps, help="steps of each distillation")
     parser.add_argument("--rounds", type=int, help="most rounds and steps of a variant, to try the command")
     parser.add_argument("--only-summary", action="store_true", help="write summary.json and sheet.png again")
@@ -205,8 +205,15 @@ def _selected(shards: ShardSet, options: argparse.Namespace) -> Iterator[tuple[s
     chosen = [(uid, p) for uid, p in places if not options.uids or any(part in uid for part in options.uids)]
     if not chosen:
         raise UserError(f"{options.shards} has no object of --uids {' '.join(options.uids)}; give uids of this set")
-    part, parts = map(int, options.part.split("/"))
+    part, parts = options.part
     yield from chosen[part::parts]
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N - 1; give 0/2 or 1/2, for example")
+    return int(part), int(parts)
 
 
 def _run_object(
@@ -314,10 +321,11 @@ def summarize(out: Path, variants: Sequence[str]) -> dict[str, dict[str, float]]
     for name in variants:
         rows = [json.loads((each / f"{name}.json").read_text()) for each in folders]
         summary[name] = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]} if rows else {}
+    if not folders:
+        raise UserError(f"{out} has no results of objects; run the command without --only-summary")
     result = {"objects": [each.name for each in folders], "variants": summary}
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
-    if folders:
-        _sheet(folders, variants).save(out / "sheet.png")
+    _sheet(folders, variants).save(out / "sheet.png")
     return summary
 
 

@@ -30,6 +30,8 @@ FloatImage = NDArray[np.float64]
 GOOD: Final = ("uniform", "gradient", "noise", "shadow")
 CLUTTER: Final = ("tiles", "blurred", "texture", "stripes", "room")
 _SMALLEST: Final = 96  # pixels of the longest side of an object that is used
+_TILE: Final = 160  # pixels: side of the images on contact sheets
+_LEAST_SIZE: Final = 160  # pixels: smallest side of composites
 _LEAST_OPAQUE: Final = 0.8  # share of the visible pixels of an object that must be opaque: glass has no outline
 
 
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             picture, alpha = composite(cutout, kind, options.size, rng, others)
             result, cut = _measure(name, kind, picture, alpha)
             results.append(result)
-            tiles.append((result, picture, cut))
+            if options.sheet:
+                tiles.append((result, _tiles_of(picture, cut)))
     if options.sheet:
         _write_sheets(tiles, options.sheet)
     line = {kind: summary([each for each in results if each.kind == kind]) for kind in (*GOOD, *CLUTTER)}
@@ -72,7 +75,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="side of the composites in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the backgrounds")
     parser.add_argument("--sheet", type=Path, help="folder for contact sheets of the results, worst first")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.max_objects < 1 or parsed.size < _LEAST_SIZE:
+        parser.error(f"--max-objects must be at least 1, and --size at least {_LEAST_SIZE}")
+    return parsed
 
 
 def _objects(folder: Path, most: int) -> list[tuple[str, Image.Image]]:
@@ -224,23 +230,30 @@ def summary(results: Sequence[CutoutResult]) -> dict[str, float | None]:
     }
 
 
+def _tiles_of(picture: Image.Image, cut: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a composite and its cut-out on magenta, [_TILE, _TILE, 3] each."""
+    shown = Image.new("RGB", picture.size, (255, 0, 255))
+    if cut is not None:
+        layer = Image.fromarray(cut)
+        shown.paste(layer, (0, 0), layer)
+    small, cut_out = (np.asarray(each.resize((_TILE, _TILE))) for each in (picture, shown))
+    return small, cut_out
+
+
 def _write_sheets(
-    tiles: Sequence[tuple[CutoutResult, Image.Image, NDArray[np.uint8] | None]], folder: Path, side: int = 160
+    tiles: Sequence[tuple[CutoutResult, tuple[NDArray[np.uint8], NDArray[np.uint8]]]], folder: Path
 ) -> None:
-    """Write one contact sheet per kind: pairs of composite and cut-out on magenta, the worst first."""
+    """Write one contact sheet per kind: pairs of composite and cut-out, the worst first."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in (*GOOD, *CLUTTER):
         mine = sorted((each for each in tiles if each[0].kind == kind), key=lambda each: each[0].iou or 0.0)[:42]
-        images, captions = [], []
-        for result, picture, cut in mine:
-            shown = Image.new("RGB", picture.size, (255, 0, 255))
-            if cut is not None:
-                layer = Image.fromarray(cut)
-                shown.paste(layer, (0, 0), layer)
-            images += [np.asarray(each.resize((side, side))) for each in (picture, shown)]
+        images: list[NDArray[np.uint8]] = []
+        captions: list[str] = []
+        for result, pair in mine:
+            images += pair
             captions += [result.name[-24:], "refused" if result.iou is None else f"IoU {result.iou:.3f}"]
         contact_sheet(images, 12, captions=captions).save(folder / f"{kind}.png")
-    (folder / "results.json").write_text(json.dumps([asdict(result) for result, _, _ in tiles], indent=1))
+    (folder / "results.json").write_text(json.dumps([asdict(result) for result, _ in tiles], indent=1))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
         if background == "uniform":
             raise UserError(f"the background of {name} cannot be removed, since {error}; {NEEDS_CUT_OUT}") from error
         return None, [
-            f"{name} has neither transparency nor a plain background ({error}), so the whole image is used and the "
-            f"result will be poor; {NEEDS_CUT_OUT}"
+            f"the background of {name} is kept, since {error}; the whole image is used and the result will be poor; "
+            f"{NEEDS_CUT_OUT}"
         ]
     return cut_out, [f"the plain background of {name} was removed; give --background keep to keep it"]
 

@@ -206,24 +206,32 @@ def _distill(
 
 
 def _refine(job: Job, state: Distillation, guidance: Guidance, *, absolute: bool, title: str, quiet: bool) -> float:
-    """Run the texture phase, write a preview of its result, log its duration, and return the duration in seconds.
-
-    Without a given azimuth of the input image, a model with absolute camera labels (`absolute`) needs an estimate.
-    """
+    """Run the texture phase, write a preview of its result, log its duration, and return the duration in seconds."""
     request, settings = job.request, job.request.settings
-    azimuth_deg = request.reference_azimuth_deg or request.loss_azimuth_deg
     input_view = find_input_view(
         state,
         settings,
         job.prepared.rgba,
         request.elevation_deg,
-        azimuth_deg=azimuth_deg if azimuth_deg or not absolute else None,
+        azimuth_deg=_input_azimuth_deg(request, absolute=absolute),
     )
     report = refine_texture(state, settings, guidance, input_view=input_view, title=f"{title}, texture", quiet=quiet)
     preview = job.out / PREVIEWS / "texture.png"
     write_preview(state.field, state.occupancy, settings, preview)
     logger.info("%s: the texture took %.1f s in %d rounds", preview, report.seconds, report.rounds)
     return report.seconds
+
+
+def _input_azimuth_deg(request: DistillRequest, *, absolute: bool) -> float | None:
+    """Return the azimuth of the input image that the run used, or None if the run used none.
+
+    With relative camera labels (not `absolute`), the azimuth is 0.
+    """
+    if request.reference_azimuth_deg is not None:
+        return request.reference_azimuth_deg
+    if request.settings.reference_weight or not absolute:
+        return request.loss_azimuth_deg
+    return None
 
 
 @contextmanager

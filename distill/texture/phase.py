@@ -2,7 +2,8 @@
 
 SDS averages the predictions of thousands of noisy steps, which blurs patterns. The texture phase samples sharp images
 instead: it noises renders, denoises them in several DDIM steps with the image embedding, and fits a fine hash grid that
-is added to the albedo. All random numbers are drawn from (seed, round), so a repeated phase gives the same result.
+is added to the albedo. All random numbers are drawn from (seed, round), so a repeated phase gives the same result on a
+CPU, and the same up to rounding errors on a GPU.
 """
 
 import logging

@@ -32,3 +32,9 @@ def test_a_folder_without_cut_outs_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((120, 120, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="has no RGBA image with transparent pixels"):
         main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("options", [["--size", "100"], ["--max-objects", "0"]])
+def test_values_that_leave_no_composite_are_refused(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), *options])

@@ -1,5 +1,6 @@
 """The scores of the texture benchmark, and its summary."""
 
+import argparse
 import json
 from functools import partial
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.distill.texture_phase import VARIANTS, _limited, fit_views, nothing, phase, scores_of, summarize
+from benchmarks.distill.texture_phase import VARIANTS, _limited, _part, fit_views, nothing, phase, scores_of, summarize
+from dataset.errors import UserError
 from dataset.reading.rendered_object import read_object
 from dataset.reading.shard_set import ShardSet
 from distill.evaluate.score import RenderedAsset
@@ -59,3 +61,12 @@ def test_the_summary_takes_the_objects_with_most_results(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["objects"] == ["a", "b"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (24, 14 + 64)
+
+
+def test_a_summary_without_results_and_other_parts_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has no results of objects"):
+        summarize(tmp_path / "missing", ["none"])
+    assert _part("1/2") == (1, 2)
+    for text in ("2/2", "1", "a/2"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            _part(text)

@@ -57,14 +57,16 @@ def _first_rows(folder: Path, count: int) -> list[SheetRow]:
     path = folder / RESULTS
     try:
         summary: dict[str, Any] = json.loads(path.read_text())
-        if summary["options"]["samples_only"]:
-            raise UserError(f"{folder} contains no assets; repeat the evaluation without --samples-only")
-        return [_row(folder, image) for image in summary["images"][:count]]
+        samples_only = summary["options"]["samples_only"]
+        rows = [_row(folder, image) for image in summary["images"][:count]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not the result of an evaluation of images ({one_line(error)}); give the --out folder of "
             "python -m distill.evaluate.photos"
         ) from error
+    if samples_only:
+        raise UserError(f"{folder} contains no assets; repeat the evaluation without --samples-only")
+    return rows
 
 
 def _row(folder: Path, image: dict[str, Any]) -> SheetRow:

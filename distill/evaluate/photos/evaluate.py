@@ -57,13 +57,15 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
     kinds = {each.kind for each in renders}
     matching = select_images(read_images(args.images), args.files)
     images = [each for each in matching if each.label in kinds][: args.max_images]
-    images = images[args.slice_of_images]
     left_out = [each for each in matching if each.label not in kinds]
     if not images:
         raise UserError(
             f"the judge knows none of the kinds of the {len(left_out)} images, such as {left_out[0].label}; give "
             "--shards with objects of these kinds"
         )
+    images = images[args.slice_of_images]
+    if args.part and not images:
+        return 0, f"part {args.part} has no image"
     if args.dry_run:
         lines = [f"would evaluate: {each.path} ({each.label})" for each in images]
         return 0, "\n".join([*lines, f"{len(images)} images; the judge knows {len(kinds)} kinds"])

@@ -26,6 +26,7 @@ STAGE_TITLES: Final[Mapping[Stage, str]] = {
     "asset": "asset, four sides",
 }
 SHEET: Final = "sheet.jpg"
+_SHEET_ROWS: Final = 600  # more do not fit the 65,500 rows of pixels of a JPEG
 RESULTS: Final = "evaluation.json"
 
 
@@ -61,7 +62,7 @@ def write_photo_report(
     kinds: Sequence[str],
     renders: int,
 ) -> str:
-    """Write evaluation.json, evaluation.md, evaluation.html and the contact sheet.
+    """Write evaluation.json, evaluation.md, evaluation.html and the contact sheet, which shows the first 600 images.
 
     Args:
         args: The options of the command.
@@ -95,7 +96,7 @@ def write_photo_report(
     body = "\n".join(table.markdown() for table in all_tables)
     text = f"# {title}\n\n{lead}\n\n{body}\n## How it was measured\n\n{note_list}\n"
     write_file_atomic(args.out / "evaluation.md", text.encode())
-    write_sheet([sheet_row(each, rules.best, stages) for each in results], args.out / SHEET)
+    write_sheet([sheet_row(each, rules.best, stages) for each in results[:_SHEET_ROWS]], args.out / SHEET)
     page = {
         "title": title,
         "lead": lead,

@@ -8,7 +8,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.io.files import write_file_atomic
 
 _CELL_PX: Final = 96  # edge of a view
@@ -56,12 +56,18 @@ def write_sheet(rows: Sequence[SheetRow], path: Path, max_bytes: int | None = No
     """Write a sheet as WebP or JPEG, by the suffix of `path`, with the highest quality that fits `max_bytes`.
 
     Raises:
-        UserError: the smallest file is larger than `max_bytes`.
+        UserError: the smallest file is larger than `max_bytes`, or the format does not allow so many pixels.
     """
-    sheet = draw_sheet(rows)
+    sheet, image_format = draw_sheet(rows), Image.registered_extensions()[path.suffix.lower()]
     for quality in _QUALITIES:
         buffer = io.BytesIO()
-        sheet.save(buffer, Image.registered_extensions()[path.suffix.lower()], quality=quality)
+        try:
+            sheet.save(buffer, image_format, quality=quality)
+        except (OSError, ValueError) as error:  # WebP allows 16,383 pixels per side, JPEG 65,500
+            raise UserError(
+                f"the sheet of {len(rows)} rows, {sheet.height} pixels high, cannot be written as {image_format} "
+                f"({one_line(error)}); choose fewer rows, or another format"
+            ) from error
         if max_bytes is None or buffer.tell() <= max_bytes:
             write_file_atomic(path, buffer.getvalue())
             return

@@ -200,6 +200,7 @@ def test_parts_make_the_views_and_the_whole_command_reports(args, monkeypatch):
     parts = [replace(args, samples_only=True, part=f"{i}/2") for i in (1, 2)]
     assert evaluate_photos(parts[1]) == (0, "part 2/2: 1 of 1 images are done")
     assert [path.name for path in (args.out / "input").iterdir()] == ["a-seed-0.png"]
+    assert evaluate_photos(replace(parts[0], part="3/3")) == (0, "part 3/3 has no image")
     evaluate_photos(parts[0])
     assert not (args.out / "evaluation.json").exists()
     monkeypatch.setattr(evaluate, "load_run_model", lambda *_: pytest.fail("the views exist"))

@@ -41,6 +41,12 @@ def test_the_largest_quality_that_fits_is_chosen(row, tmp_path):
     assert not (tmp_path / "tiny.webp").exists()
 
 
+def test_too_many_rows_for_the_format_are_refused(row, tmp_path):
+    with pytest.raises(UserError, match="170 rows, 17360 pixels high, cannot be written as WEBP"):
+        write_sheet([row] * 170, tmp_path / "s.webp")
+    write_sheet([row] * 170, tmp_path / "s.jpg")
+
+
 def evaluation(folder: Path, names: str) -> Path:
     images = []
     for name in names:
@@ -67,7 +73,7 @@ def test_unusable_folders_and_names_are_refused(tmp_path):
     with pytest.raises(UserError, match="is not the result of an evaluation of images"):
         choose_sheet(ChooseSheetArgs((tmp_path,), tmp_path / "s.webp"))
     (tmp_path / "evaluation.json").write_text('{"options": {"samples_only": true}, "images": []}')
-    with pytest.raises(UserError, match="contains no assets"):
+    with pytest.raises(UserError, match=f"^{tmp_path} contains no assets"):
         choose_sheet(ChooseSheetArgs((tmp_path,), tmp_path / "s.webp"))
     with pytest.raises(UserError, match="not the name of an image file"):
         choose_sheet(ChooseSheetArgs((tmp_path,), tmp_path / "s.txt"))
