@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
 _PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 _READERS: Final = 4
+_BATCH: Final = 16  # objects
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def run(args: KnownArgs) -> None:
     check_number("--max-false-share", args.max_false_share, 0, 1)
     device = pick_device(args.device)
     calibration = read_calibration(args.photos, args.unknown, args.labels)
-    training, validation = split_set(require_images(open_views(args.shards), "the table of known objects"), "on")
+    training, validation = split_set(require_images(open_views(args.shards), "the table of known objects"), "auto")
     sources = Sources(
         require_images(training, "the table of known objects"),
         require_images(validation, "the table of known objects") if validation is not None else None,
@@ -291,18 +292,21 @@ def embed_objects(shards: ShardSet, extract: Callable[[Tensor], Tensor], views: 
     places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     step = VIEWS_PER_SET / views
 
-    def load(number: int) -> Tensor:
-        azimuths = [int(number + step * view) % VIEWS_PER_SET for view in range(views)]
-        return to_tensor(shards.views(*places[number], [("random", azimuth) for azimuth in azimuths]))
+    def load(first: int) -> Tensor:
+        images = []
+        for number in range(first, min(first + _BATCH, len(places))):
+            azimuths = [int(number + step * view) % VIEWS_PER_SET for view in range(views)]
+            images.append(to_tensor(shards.views(*places[number], [("random", azimuth) for azimuth in azimuths])))
+        return torch.cat(images)
 
     embeddings = []
     with (
         ProgressBar(total=len(places), unit="object", desc=what) as bar,
         ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool,
     ):
-        for images in map_ahead(pool, load, range(len(places)), 2 * _READERS):
+        for images in map_ahead(pool, load, range(0, len(places), _BATCH), 2 * _READERS):
             embeddings.append(extract(images))
-            bar.update()
+            bar.update(len(images) // views)
     uids = tuple(shards.uid(*place) for place in places for _ in range(views))
     return Embedded(torch.cat(embeddings), uids)
 

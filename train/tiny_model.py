@@ -26,6 +26,7 @@ from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.autoencoder import ensure_autoencoder
+from train.components.backbone import PACKAGES
 from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
@@ -345,10 +346,9 @@ def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpe
     """
     start = ""
     if isinstance(encoder, TimmEncoder):
-        start = (
-            f"\n\nThe training of the image encoder started from the weights of timm's {encoder.architecture} "
-            "(Apache-2.0,\ntrained on ImageNet)."
-        )
+        package = PACKAGES.get(encoder.architecture)
+        source = "" if package is None else f"\n(ImageNet; Apache-2.0; from the package {package.replace('_', '-')})"
+        start = f"\n\nThe image encoder was trained from pretrained weights of {encoder.architecture}{source}."
     return f"""# The bundled model
 
 A small multi-view diffusion model after Isotropic3D. It generates {image_size}-pixel views of an object from the

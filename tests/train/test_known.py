@@ -123,6 +123,8 @@ def test_without_validation_objects_photographs_are_needed(base, photos, capsys)
     add_known(base, Sources(shards, None, Calibration()), CPU)
     assert read_known(base) is None
     assert "no table of known objects" in capsys.readouterr().err
+    run(parse([shards.url, "--model", str(base), "--photos", str(photos), "--device", "cpu"]))
+    assert read_known(base).statistics["training_objects"] == 3
 
 
 @pytest.mark.parametrize(

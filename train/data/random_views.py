@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +24,10 @@ from train.data.sampling import StepKey, ViewKey, generator
 _READERS: Final = 8  # threads, which decode every view in the first epoch
 _AHEAD: Final = _READERS + 3  # batches
 _CACHE_BYTES: Final = (3 << 30, 32 << 30)  # of decoded views, at least and at most; 3 GiB: 6,000 objects at 64 pixels
+_MEMORY_LIMITS: Final = (  # of a container's cgroup, versions 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 class ComponentViews(NamedTuple):
@@ -43,7 +49,16 @@ class ComponentViews(NamedTuple):
 
 def _default_room() -> int:
     least, most = _CACHE_BYTES
-    return max(least, min(most, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8))
+    return max(least, min(most, _memory_bytes() // 8))
+
+
+def _memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
+    """Return the bytes of memory of the machine, or of the container if one of the files `limits` states fewer."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in limits:
+        with suppress(OSError, ValueError):  # no such file, or the limit is "max"
+            size = min(size, int(path.read_text()))
+    return size
 
 
 class ViewCache:
@@ -52,7 +67,7 @@ class ViewCache:
     def __init__(self, shards: ShardSet, room: int | None = None) -> None:
         """Create an empty cache for the views of `shards` that grows to about `room` bytes.
 
-        None: an eighth of the machine's memory, but at least 3 GiB and at most 32 GiB.
+        None: an eighth of the memory of the machine or container, but at least 3 GiB and at most 32 GiB.
         """
         self.shards, self.room = shards, _default_room() if room is None else room
         self._views: dict[tuple[int, int, ViewKey], NDArray[np.uint8]] = {}

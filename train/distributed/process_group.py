@@ -279,7 +279,7 @@ def init_process_group(
     except Exception as error:
         if created:
             _abort_process_group(device)
-            if _LOST_RANK.search(str(error)):
+            if isinstance(error, RuntimeError) and _LOST_RANK.search(str(error)):  # not an OSError of a file or URL
                 raise UserError(
                     f"rank {rank} lost the connection to another rank, whose process has ended; see the output of that "
                     "process, and repeat the command to resume from the last checkpoint"

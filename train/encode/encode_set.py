@@ -136,6 +136,7 @@ def _encode_missing(shards: ShardSet, out: str, here: "ShardEncoder", encode_sha
         elif missing:
             for number in encode_shards(missing):
                 bar.update(shards.samples_per_shard[number] * len(ALL_VIEWS))
+            remove_temporaries(fs, root)  # of workers that died
     return write_index(fs, root, num_shards=len(names), objects_per_shard=shards.index.objects_per_shard)
 
 

@@ -297,6 +297,17 @@ def test_an_error_does_not_wait_for_operations_that_never_end(monkeypatch, caplo
     assert "did not end within 0.05 s" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(RuntimeError("Connection closed by peer"), UserError), (BrokenPipeError(32, "Broken pipe"), BrokenPipeError)],
+)
+def test_only_errors_of_communication_mean_a_lost_rank(error, raised, monkeypatch):
+    for name in ("init_process_group", "new_group", "destroy_process_group"):
+        monkeypatch.setattr(process_group.dist, name, lambda *args, **options: None)
+    with pytest.raises(raised), init_process_group(0, 2, CPU):
+        raise error
+
+
 def _shard_channels_last(rank: int, world: int, folder: str, result: str) -> None:
     """The loss of a UNet in the memory format of GPUs before and after sharding."""
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Encoding on several Ray workers: the same bytes as in one process, dead workers, refusals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,15 @@ import torch
 
 from dataset.errors import UserError
 from dataset.io.actor_pool import PoolActor, PoolResult
+from dataset.io.files import TEMPORARY_SUFFIX
+from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
-from tests.support.train_micro import micro_model
+from tests.support.train_micro import CPU, micro_model
 from train.encode import __main__ as encode_module
 from train.encode import ray_workers
 from train.encode.__main__ import EncodeArgs, run
+from train.encode.encode_set import ShardEncoder, encode, plan_format
+from train.encode.encoder import load_encoder
 from train.model.multiview import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,6 +89,22 @@ def test_the_shard_of_a_dead_worker_is_encoded_by_another(
 def test_a_shard_that_kills_its_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"the workers that encoded shard 4 died 2 times \(last error: killed\)"):
         list(_encoded([4, 4], monkeypatch))
+
+
+def test_the_unfinished_file_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
+    shards = ShardSet(make_shard_set(tmp_path / "images", 2, 32))
+    save_model(micro_model(), tmp_path / "micro", ("vae", "image_tower"))
+    encoder = load_encoder(tmp_path / "micro", CPU)
+    out, form = tmp_path / "out", plan_format(encoder, shards, logvar=False, embedded="all")
+
+    def encode_shards(numbers: Sequence[int]) -> Iterator[int]:
+        (out / f"shard-000000.tar.0{TEMPORARY_SUFFIX}").touch()
+        for number in numbers:
+            ShardEncoder(shards, str(out), encoder, form, batch_size=32, num_workers=1).encode(number)
+            yield number
+
+    encode(shards, str(out), encoder, form, encode_shards=encode_shards)
+    assert not list(out.glob(f"*{TEMPORARY_SUFFIX}"))
 
 
 def test_numbers_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
