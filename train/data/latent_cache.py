@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dataset.format.latents import FLOAT16, Float16
 from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET
+from dataset.io.memory import memory_bytes
 from dataset.io.progress import ProgressBar
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import DamagedMember
@@ -23,7 +24,8 @@ from train.data.latents import LatentBatch
 from train.data.sampling import ViewChoice, ViewKey
 from train.model.multiview import CameraConvention, camera_labels
 
-MAX_BYTES: Final = 1 << 30  # largest set that is cached: 150,000 views of the tiny preset; the paper's sets are larger
+# Largest set that is cached, at least and at most. 1 GiB: 230,000 views of the tiny preset. The paper's sets are larger
+MAX_BYTES: Final = (1 << 30, 4 << 30)
 _READERS: Final = 4
 
 logger = logging.getLogger(__name__)
@@ -135,11 +137,18 @@ def cache_bytes(source: LatentSet) -> int:
     return FLOAT16.itemsize * len(source) * VIEWS_PER_SET * per_view
 
 
-def cache_if_small(source: LatentSet, convention: CameraConvention, max_bytes: int = MAX_BYTES) -> LatentCache | None:
+def cache_if_small(source: LatentSet, convention: CameraConvention, max_bytes: int | None = None) -> LatentCache | None:
     """Read a latent set into memory and return it as `LatentCache`. Return None if a cache would exceed `max_bytes`.
 
-    `convention` is the convention of the camera labels in the batches that the cache returns.
+    Args:
+        source: Latent set.
+        convention: Convention of the camera labels in the batches that the cache returns.
+        max_bytes: Size of the largest cache. None: a sixteenth of the memory of the machine or container, but at least
+            1 GiB and at most 4 GiB.
     """
+    if max_bytes is None:
+        least, most = MAX_BYTES
+        max_bytes = max(least, min(most, memory_bytes() // 16))
     if (size := cache_bytes(source)) > max_bytes:
         return None
     logger.info("%s: the latents of %d objects are kept in memory (%.0f MB)", source.url, len(source), size / 1e6)

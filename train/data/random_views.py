@@ -1,11 +1,8 @@
 """Load random views of random objects, to train the autoencoder and the image encoder."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.io.memory import memory_bytes
 from dataset.io.read_ahead import map_ahead
 from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order
@@ -24,10 +22,6 @@ from train.data.sampling import StepKey, ViewKey, generator
 _READERS: Final = 8  # threads, which decode every view in the first epoch
 _AHEAD: Final = _READERS + 3  # batches
 _CACHE_BYTES: Final = (3 << 30, 32 << 30)  # of decoded views, at least and at most; 3 GiB: 6,000 objects at 64 pixels
-_MEMORY_LIMITS: Final = (  # of a container's cgroup, versions 2 and 1
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 class ComponentViews(NamedTuple):
@@ -49,16 +43,7 @@ class ComponentViews(NamedTuple):
 
 def _default_room() -> int:
     least, most = _CACHE_BYTES
-    return max(least, min(most, _memory_bytes() // 8))
-
-
-def _memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
-    """Return the bytes of memory of the machine, or of the container if one of the files `limits` states fewer."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in limits:
-        with suppress(OSError, ValueError):  # no such file, or the limit is "max"
-            size = min(size, int(path.read_text()))
-    return size
+    return max(least, min(most, memory_bytes() // 8))
 
 
 class ViewCache:

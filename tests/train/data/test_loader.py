@@ -1,6 +1,5 @@
 """The loader: views and labels, reading ahead, items, ranks, resuming, filtered sets; damaged objects: test_damage."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from train.data.images import on_white, to_tensor
 from train.data.loader import BatchLoader
-from train.data.random_views import ViewCache, _memory_bytes, load_random_views, read_random_views
+from train.data.random_views import ViewCache, load_random_views, read_random_views
 from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
 
 
@@ -214,15 +213,6 @@ def test_planes_composite_as_pixels_do_to_the_last_bit() -> None:
     rgba = np.concatenate([every[..., :1]] * 3 + [every[..., 1:]], -1)[None]
     for composited in (to_tensor(rgba), on_white(torch.from_numpy(rgba))):
         np.testing.assert_array_equal(composited.permute(0, 2, 3, 1).numpy(), composite_white(rgba))
-
-
-def test_the_memory_of_a_container_limits_the_cache(tmp_path):
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [tmp_path / name for name in ("absent", "max", "memory")]
-    limits[1].write_text("max\n")
-    assert _memory_bytes(limits) == machine
-    limits[2].write_text(f"{machine // 2}\n")
-    assert _memory_bytes(limits) == machine // 2
 
 
 def test_kept_views_are_the_views_that_are_read(image_shards):
