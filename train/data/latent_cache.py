@@ -16,11 +16,11 @@ from torch import Tensor
 
 from dataset.format.latents import FLOAT16, Float16
 from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET
-from dataset.io.memory import memory_bytes
 from dataset.io.progress import ProgressBar
 from dataset.reading.latent_set import LatentSet
 from dataset.reading.shard_set import DamagedMember
 from train.data.latents import LatentBatch
+from train.data.memory import memory_bytes
 from train.data.sampling import ViewChoice, ViewKey
 from train.model.multiview import CameraConvention, camera_labels
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.format.schema import VIEWS_PER_SET
-from dataset.io.memory import memory_bytes
 from dataset.io.read_ahead import map_ahead
 from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from train.data.images import on_white
+from train.data.memory import memory_bytes
 from train.data.sampling import StepKey, ViewKey, generator
 
 _READERS: Final = 8  # threads, which decode every view in the first epoch

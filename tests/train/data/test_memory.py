@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dataset.io.memory import memory_bytes
+from train.data.memory import memory_bytes
 
 
 def test_a_container_has_less_memory_than_the_machine(tmp_path: Path) -> None:
