@@ -41,6 +41,7 @@ from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import CONFIG_FILE, TrainingRun
 from train.model.image_encoder import ImageEncoder, ImageEncoderSpec, OpenClipEncoder
+from train.model.known import remove_known
 from train.model.multiview import ModelSpec, load_model, save_model
 from train.model.timm_encoder import TimmEncoder
 
@@ -325,6 +326,7 @@ def write_float16(folder: Path, out: Path, arguments: str) -> None:
     model = load_model(folder, torch.device("cpu"))
     for part in (model.unet, model.vae, model.image_encoder):
         nn.Module.to(part, torch.float16)
+    remove_known(out)  # a table of known objects belongs to the image encoder that is replaced
     save_model(model, out)
     config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Training of the bundled model: all parts in turn, resumed where they stopped, float16 at the end."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from train.model.known import read_known, unknown_warnings
 from train.model.multiview import load_model, read_spec
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import build_unet
-from train.tiny_model import MAX_MB, TinyModelArgs, build, card, embedded_recipe, make_arguments, parse
+from train.tiny_model import MAX_MB, TinyModelArgs, build, card, embedded_recipe, make_arguments, parse, write_float16
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
@@ -127,6 +128,12 @@ def test_the_model_has_a_table_of_known_objects(made):
     assert 0 < known.statistics["training_objects"] < len(shards)
     white = [("white.png", np.ones((32, 32, 3), np.float32))]
     assert len(unknown_warnings(made.out, white)) == 1  # the table belongs to the image encoder in the folder
+
+
+def test_a_replaced_model_keeps_no_old_table(made, tmp_path):
+    shutil.copytree(made.out / "known", tmp_path / "known")
+    write_float16(made.work / "stage2", tmp_path, "")
+    assert read_known(tmp_path) is None
 
 
 def test_the_card_says_what_was_typed(made):
