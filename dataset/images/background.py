@@ -36,7 +36,10 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
     if background == "keep":
         return None, [f"{name} has neither transparency nor a white background, so the whole image is used"]
     if background == "rembg":
-        return _with_rembg(image), [f"the background of {name} was removed by rembg"]
+        cut_out = _with_rembg(image)
+        if cut_out.getchannel("A").getbbox() is None:
+            raise UserError(f"rembg found no object in {name}; give a cut-out, or --background keep")
+        return cut_out, [f"the background of {name} was removed by rembg"]
     from dataset.images.background_color import NotUniformError
     from dataset.images.uniform_background import remove_uniform_background
 

@@ -134,3 +134,13 @@ def test_without_rembg_the_error_says_how_to_install_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without_rembg)
     with pytest.raises(UserError, match=r"--background rembg requires rembg; run .*pip install"):
         prepare_image(disc_on("blue"), 64, background="rembg")
+
+
+def test_an_image_in_which_rembg_finds_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rembg(
+        monkeypatch,
+        remove=lambda image, session: Image.new("RGBA", image.size, (0, 0, 0, 60)),
+        new_session=lambda name: name,
+    )
+    with pytest.raises(UserError, match="rembg found no object in the image; give a cut-out, or --background keep"):
+        prepare_image(noise(), 64, background="rembg")
