@@ -96,7 +96,7 @@ def _farthest_points(directions: Tensor, count: int) -> list[int]:
     for _ in range(count - 1):
         selected.append(int(nearest.argmin()))
         nearest = torch.maximum(nearest, directions @ directions[selected[-1]])
-        nearest[selected] = torch.inf
+        nearest[selected[-1]] = torch.inf
     return selected
 
 
