@@ -28,6 +28,7 @@ from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
 from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import map_ahead
+from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.known_objects import (
@@ -90,6 +91,9 @@ class KnownArgs:
     """Number of views per object, 1 to 16, evenly spaced around it."""
     max_false_share: float = 0.1
     """Largest share of images of known kinds that are warned about, 0 to 1."""
+    test_share: float = TEST_SHARE
+    """Fraction of the objects that are test objects, which are not used. Use the value with which the model was
+    trained."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
 
@@ -124,9 +128,11 @@ def run(args: KnownArgs) -> None:
     """
     check_number("--views", args.views, 1, VIEWS_PER_SET)
     check_number("--max-false-share", args.max_false_share, 0, 1)
+    check_number("--test-share", args.test_share, 0, 1 - VALIDATION_SHARE)
     device = pick_device(args.device)
     calibration = read_calibration(args.photos, args.unknown, args.labels)
-    training, validation = split_set(require_images(open_views(args.shards), "the table of known objects"), "auto")
+    whole = require_images(open_views(args.shards), "the table of known objects")
+    training, validation = split_set(whole, "auto", args.test_share)
     sources = Sources(
         require_images(training, "the table of known objects"),
         require_images(validation, "the table of known objects") if validation is not None else None,

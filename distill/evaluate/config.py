@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from dataset.errors import UserError
 from dataset.io.option_checks import check_number, check_seed
@@ -11,6 +11,8 @@ from dataset.reading.rendered_object import view_number
 from distill.config import Preset
 from distill.evaluate.pairing import Labels
 from train.model.ddim import ddim_timesteps
+
+SUPERVISION_WEIGHT: Final = 1000.0  # default of --supervision-weight
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class AssetEvaluationArgs:
     channels_model: HiddenDefault[Path | None] = None
     """A model trained with --reference-mode channels. Compares the four settings of the paper's Fig. 8: --model and
     this model, each without and with an L2 loss between the image and the rendered reference view."""
-    supervision_weight: float = 1000.0
+    supervision_weight: float = SUPERVISION_WEIGHT
     """With --channels-model: weight of the L2 loss, as --reference-loss-weight of python -m distill."""
     consistency: bool = False
     """With --model: also measure multi-view consistency. A field is fitted to views sampled by the model and rendered
@@ -111,6 +113,11 @@ def check_args(args: AssetEvaluationArgs) -> None:
         raise UserError(
             "--channels-model compares one model of --model with a model that reads the reference image as channels; "
             "give exactly one --model, and leave out --compare-reference"
+        )
+    if args.supervision_weight != SUPERVISION_WEIGHT and not args.channels_model:
+        raise UserError(
+            "--supervision-weight applies only to the comparison of --channels-model; give --channels-model too, or "
+            "leave out --supervision-weight"
         )
     if args.consistency and not args.model:
         raise UserError("--consistency measures views that a model samples; give --model, or leave out --consistency")

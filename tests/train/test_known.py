@@ -138,7 +138,9 @@ def test_a_folder_without_proper_labels_is_refused(content, message, tmp_path):
         read_calibration(tmp_path, (), None)
 
 
-@pytest.mark.parametrize("options", [["--views", "0"], ["--views", "17"], ["--max-false-share", "1.5"]])
+@pytest.mark.parametrize(
+    "options", [["--views", "0"], ["--views", "17"], ["--max-false-share", "1.5"], ["--test-share", "0.97"]]
+)
 def test_options_out_of_range_are_refused(options, objects, base):
     with pytest.raises(UserError, match=options[0]):
         run(parse([str(objects), "--model", str(base), *options]))

@@ -209,6 +209,7 @@ def test_what_cannot_be_measured_is_named(
     )
     refused("--run and --model", model=(base,))
     refused("--compare-reference applies only to distillations of this command", compare_reference="both")
+    refused("--supervision-weight applies only to the comparison", supervision_weight=10.0)
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("is not a readable table", run=(), uid=(), table=tmp_path / "none.csv")
