@@ -34,7 +34,8 @@ from distill.nerf.settings import HashGridSettings
 from distill.sds.checkpoint import Distillation
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import distill
-from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
+from distill.sds.schedule import PRESETS, DistillSettings
+from distill.sds.texture_settings import TextureSettings
 from distill.texture.fit import FitOptions, fit_texture, surface_views
 from distill.texture.input_view import find_input_view
 from distill.texture.phase import new_texture, refine_texture

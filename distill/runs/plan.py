@@ -14,7 +14,8 @@ from distill.config import DistillArgs, DistillRequest, Preset, TextureChoice
 from distill.mesh.export import Format
 from distill.runs.job import Job
 from distill.runs.sequential import RunOutcome
-from distill.sds.schedule import PRESETS, DistillSettings, texture_settings
+from distill.sds.schedule import PRESETS, DistillSettings
+from distill.sds.texture_settings import texture_settings
 from train.convert.resolve import model_folder
 from train.layers.compile import CompileChoice
 from train.model.multiview import read_spec

@@ -27,9 +27,9 @@ from distill.sds.schedule import (
     CameraViews,
     DistillSettings,
     RandomPurpose,
-    TextureSettings,
     torch_stream,
 )
+from distill.sds.texture_settings import TextureSettings
 from distill.texture.denoise import ddim_step, denoise_from, predict_clean, timesteps_from
 from distill.texture.fit import FitOptions, InputView, SurfaceViews, fit_texture, surface_views
 from train.device import to_device

@@ -8,7 +8,7 @@ from distill.nerf.settings import HashGridSettings
 from distill.sds.checkpoint import Distillation, new_distillation
 from distill.sds.guidance import Guidance
 from distill.sds.oracle import Ball, Solids, oracle_denoiser, render_truth
-from distill.sds.schedule import TextureSettings
+from distill.sds.texture_settings import TextureSettings
 from tests.support.distill_toy import ALPHAS, SETTINGS, encode
 
 GRID = HashGridSettings(levels=3, features_per_level=3, log2_table_size=12, base_resolution=6, growth=1.8)

@@ -23,7 +23,8 @@ from distill.nerf.field import load_field, read_tensors
 from distill.output.preview import write_preview
 from distill.sds.checkpoint import CHECKPOINT
 from distill.sds.loop import distill
-from distill.sds.schedule import PRESETS, DistillSettings, TextureSettings
+from distill.sds.schedule import PRESETS, DistillSettings
+from distill.sds.texture_settings import TextureSettings
 from tests.support.distill_micro import quick_results, same_field
 from tests.support.distill_toy import SETTINGS, make_guidance
 from train.model.image_encoder import SmallEncoder, build_image_encoder

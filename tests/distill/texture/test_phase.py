@@ -13,7 +13,8 @@ from distill.nerf.render import render_views
 from distill.nerf.settings import HashGridSettings
 from distill.sds.checkpoint import Distillation
 from distill.sds.oracle import render_truth
-from distill.sds.schedule import VIEWS_PER_GROUP, newer_settings, texture_settings
+from distill.sds.schedule import VIEWS_PER_GROUP, newer_settings
+from distill.sds.texture_settings import texture_settings
 from distill.texture.denoise import ddim_step, groups_of, timesteps_from
 from distill.texture.fit import surface_views
 from distill.texture.phase import new_texture, refine_texture, timestep_of_round, views_of_round
