@@ -6,6 +6,7 @@ variance.
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from dataset.reading.shard_set import ShardSet
 from train.components.component import is_trained, optimize, seeded, write_part
 from train.config.presets import AutoencoderRecipe
 from train.data.random_views import load_random_views, read_random_views
+from train.layers.compile import can_compile, compile_modules
 from train.model.image_encoder import resize
 from train.model.multiview import load_vae
 
@@ -115,10 +117,14 @@ def train_autoencoder(
     gpu = device.type == "cuda"
     if gpu:
         vae.to(memory_format=torch.channels_last)
+    compiled = gpu and can_compile()
+    if compiled:
+        compile_modules([vae.encoder, vae.decoder])  # type: ignore[list-item]
     noise = torch.Generator().manual_seed(seed)
     objects = recipe.schedule.objects
 
-    batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=1, damage=damage)
+    steps = recipe.schedule.steps
+    batches = read_random_views(shards, seed, steps, objects=objects, views=1, damage=damage, device=device)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
@@ -132,7 +138,8 @@ def train_autoencoder(
 
     optimize("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
-    scale = measure_latent_scale(vae, _pixels(views.to(device).images, image_size))
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        scale = measure_latent_scale(vae, _pixels(views.to(device).images, image_size))
     vae.to(memory_format=torch.contiguous_format)
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()

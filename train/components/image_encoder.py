@@ -201,7 +201,8 @@ def train_image_encoder(
         ).to(device)
     objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
 
-    batches = read_random_views(shards, seed, recipe.schedule.steps, objects=objects, views=2, damage=damage)
+    steps = recipe.schedule.steps
+    batches = read_random_views(shards, seed, steps, objects=objects, views=2, damage=damage, device=device)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
@@ -282,9 +283,10 @@ def mirror_half(views: ComponentViews, generator: Generator) -> ComponentViews:
         generator: Random generator that chooses the objects.
     """
     mirrored = torch.rand(len(views.objects), generator=generator) < 0.5
+    on_device = mirrored[:, None, None, None, None].to(views.rgba.device)
     elevation, azimuth = views.angles_deg.unbind(-1)
     return views._replace(
-        rgba=torch.where(mirrored[:, None, None, None, None], views.rgba.flip(-2), views.rgba),
+        rgba=torch.where(on_device, views.rgba.flip(-2), views.rgba),
         angles_deg=torch.stack([elevation, torch.where(mirrored[:, None], -azimuth, azimuth)], -1),
     )
 

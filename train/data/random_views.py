@@ -1,9 +1,9 @@
 """Load random views of random objects, to train the autoencoder and the image encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from dataset.reading.damage import Damage, read_or_replace
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from train.data.images import on_white
+from train.data.loaded_views import LoadedViews, load_if_worthwhile
 from train.data.memory import memory_bytes
 from train.data.sampling import StepKey, ViewKey, generator
 
 _READERS: Final = 8  # threads, which decode every view in the first epoch
+_CHOOSERS: Final = 2  # threads, which only choose views
 _AHEAD: Final = _READERS + 3  # batches
 _CACHE_BYTES: Final = (3 << 30, 32 << 30)  # of decoded views, at least and at most; 3 GiB: 6,000 objects at 64 pixels
 
@@ -96,9 +98,30 @@ def load_random_views(
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
         cache: Decoded views in memory. None: read all views from the set.
     """
+    read = (cache or shards).views
+    step_views = _choose_views(shards, seed, step, read, objects=objects, views=views, damage=damage)
+    return ComponentViews(torch.from_numpy(step_views.read), step_views.angles_deg, step_views.objects)
+
+
+class _StepViews(NamedTuple):
+    read: NDArray[Any]  # [objects, views, ...]: what was read for each view
+    angles_deg: Tensor  # as in `ComponentViews`
+    objects: Tensor  # as in `ComponentViews`
+
+
+def _choose_views(
+    shards: ShardSet,
+    seed: int,
+    step: int,
+    read_views: Callable[[int, int, Sequence[ViewKey]], NDArray[Any]],
+    *,
+    objects: int,
+    views: int,
+    damage: Damage | None,
+) -> _StepViews:
+    """Choose the views of one training step, and read them with `read_views(shard, sample, keys)`."""
     rng, order = generator(StepKey(seed, step), "parts"), Order(shards.samples_per_shard, seed)
-    read_views = (cache or shards).views
-    rgba, angles_deg, places = [], [], []
+    results, angles_deg, places = [], [], []
     for i in range(step * objects, (step + 1) * objects):
         indices = rng.choice(2 * VIEWS_PER_SET, size=views, replace=False)
         keys: list[ViewKey] = [
@@ -107,29 +130,55 @@ def load_random_views(
 
         def read(
             _: int, shard: int, sample: int, keys: list[ViewKey] = keys
-        ) -> tuple[NDArray[np.uint8], NDArray[np.float64], tuple[int, int]]:
+        ) -> tuple[NDArray[Any], NDArray[np.float64], tuple[int, int]]:
             return read_views(shard, sample, keys), shards.angles_deg(shard, sample, keys), (shard, sample)
 
-        images, angles, place = read_or_replace(order, i, damage, shards.uid, read)
-        rgba.append(images)
+        result, angles, place = read_or_replace(order, i, damage, shards.uid, read)
+        results.append(result)
         angles_deg.append(angles)
         places.append(place)
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
-    return ComponentViews(
-        torch.from_numpy(np.stack(rgba)),
-        torch.from_numpy(np.stack(angles_deg)),
-        torch.tensor([numbers[place] for place in places]),
+    return _StepViews(
+        np.stack(results), torch.from_numpy(np.stack(angles_deg)), torch.tensor([numbers[place] for place in places])
     )
 
 
 def read_random_views(
-    shards: ShardSet, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
+    shards: ShardSet,
+    seed: int,
+    steps: int,
+    *,
+    objects: int,
+    views: int,
+    damage: Damage | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[ComponentViews]:
     """Yield the batches of `load_random_views` for the steps 0 to `steps` - 1.
 
-    Threads read ahead, and decoded views are kept in memory. The other arguments are those of `load_random_views`.
+    If `device` is a GPU with enough memory, all views are loaded into it first, and the pixels of the batches are on
+    the GPU. (A damaged object is then replaced even if only other views of it are corrupt.) Otherwise, threads read
+    ahead, decoded views are kept in the memory of the host, and the batches are on the CPU. The other arguments are
+    those of `load_random_views`.
     """
+    loaded = None if device is None else load_if_worthwhile(shards, device, steps * objects * views)
+    if loaded is not None:
+        yield from read_loaded_views(loaded, seed, steps, objects=objects, views=views, damage=damage)
+        return
     cache = ViewCache(shards)
     load = partial(load_random_views, shards, seed, objects=objects, views=views, damage=damage, cache=cache)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool:
         yield from map_ahead(pool, load, range(steps), _AHEAD)
+
+
+def read_loaded_views(
+    loaded: LoadedViews, seed: int, steps: int, *, objects: int, views: int, damage: Damage | None = None
+) -> Iterator[ComponentViews]:
+    """Yield the batches of `read_random_views` from views that are in memory; `rgba` is on the device of the views."""
+
+    def choose(step: int) -> _StepViews:
+        return _choose_views(loaded.shards, seed, step, loaded.rows, objects=objects, views=views, damage=damage)
+
+    with ThreadPoolExecutor(_CHOOSERS, thread_name_prefix="views") as pool:  # more would slow the training down
+        for chosen in map_ahead(pool, choose, range(steps), _AHEAD):
+            rgba = loaded.pixels(torch.from_numpy(chosen.read))
+            yield ComponentViews(rgba, chosen.angles_deg, chosen.objects)

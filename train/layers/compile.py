@@ -83,7 +83,7 @@ def choose_compute(
         )
     if chosen == "graphs" and not gpu:
         raise UserError(f"--compile graphs needs a GPU, but the device is {device}; give --compile none")
-    if gpu and importlib.util.find_spec("triton") is None:
+    if gpu and not can_compile():
         if chosen != "none":
             raise UserError(
                 f"--compile {chosen} on a GPU needs the package triton, which is not installed; give --compile none"
@@ -126,19 +126,26 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
         recompute = partial(checkpoint, use_reentrant=False)
         unet.enable_gradient_checkpointing(gradient_checkpointing_func=recompute)  # type: ignore[operator]
     if compute.compile != "none":
-        _compile(_blocks(unet) if compute.compile == "blocks" else [unet], graphs=compute.compile == "graphs")
+        compile_modules(_blocks(unet) if compute.compile == "blocks" else [unet], graphs=compute.compile == "graphs")
     return unet
 
 
-def _compile(parts: Iterable[nn.Module], *, graphs: bool) -> None:
+def can_compile() -> bool:
+    """Return whether modules can be compiled for a GPU, that is, whether the package triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def compile_modules(modules: Iterable[nn.Module], *, graphs: bool = False) -> None:
     """Set modules, in place, to be compiled at the first call with each input shape. A graph break raises an error.
 
-    If `graphs` is true, the modules are replayed as CUDA graphs.
+    Args:
+        modules: Modules to compile. Their parameters keep their names.
+        graphs: Whether to replay the modules as CUDA graphs.
     """
     _set_compiler()
     mode = {"mode": "reduce-overhead"} if graphs else {}
-    for part in parts:
-        part.compile(dynamic=False, fullgraph=True, backend=BACKEND, **mode)
+    for module in modules:
+        module.compile(dynamic=False, fullgraph=True, backend=BACKEND, **mode)
 
 
 def _set_compiler() -> None:

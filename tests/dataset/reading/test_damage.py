@@ -14,8 +14,9 @@ from dataset.reading.damage import Damage
 from dataset.reading.epoch_order import Order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
+from train.data.loaded_views import LoadedViews
 from train.data.loader import BatchLoader
-from train.data.random_views import load_random_views
+from train.data.random_views import load_random_views, read_loaded_views, read_random_views
 from train.data.sampling import StepKey, draw_views, generator
 
 
@@ -170,3 +171,20 @@ def test_what_other_ranks_met_counts() -> None:
 def test_impossible_shares_are_refused() -> None:
     with pytest.raises(UserError, match="--max-corrupt-fraction is"):
         Damage(3, 1.5)
+
+
+def test_a_damaged_object_is_replaced_among_views_loaded_beforehand(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path, 6, 16)
+    sound = list(read_random_views(ShardSet(folder), 3, 4, objects=3, views=2))
+    flip(folder, 2, ("fixed_05.webp",))
+    shards, damage = ShardSet(folder), Damage(6, 0.2)
+    loaded = LoadedViews(shards, torch.device("cpu"), (16, 16, 4))
+    broken = list(read_loaded_views(loaded, 3, 4, objects=3, views=2, damage=damage))
+    order = Order(shards.samples_per_shard, 3)
+    for number in range(4):
+        for row in range(3):
+            same = torch.equal(broken[number].rgba[row], sound[number].rgba[row])
+            assert same == (order.item(number * 3 + row)[1:] != (0, 2))
+    assert list(damage.reasons) == ["synthetic-0002"]
+    with pytest.raises(UserError, match="synthetic-0002"):
+        list(read_loaded_views(loaded, 3, 4, objects=3, views=2))

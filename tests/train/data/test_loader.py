@@ -15,8 +15,9 @@ from dataset.reading.epoch_order import Order, StreamState, epoch_order
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from train.data.images import on_white, to_tensor
+from train.data.loaded_views import LoadedViews, load_if_worthwhile
 from train.data.loader import BatchLoader
-from train.data.random_views import ViewCache, load_random_views, read_random_views
+from train.data.random_views import ViewCache, load_random_views, read_loaded_views, read_random_views
 from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
 
 
@@ -228,3 +229,12 @@ def test_kept_views_are_the_views_that_are_read(image_shards):
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     kept.shards = None  # all of step 0 is there by now
     load_random_views(image_shards, 3, 0, objects=4, views=2, cache=kept)
+
+
+def test_views_loaded_beforehand_are_the_views_that_are_read(image_shards):
+    expected = list(read_random_views(image_shards, 3, 6, objects=4, views=2))
+    loaded = LoadedViews(image_shards, torch.device("cpu"), tuple(expected[0].rgba.shape[2:]))
+    found = list(read_loaded_views(loaded, 3, 6, objects=4, views=2))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    assert load_if_worthwhile(image_shards, torch.device("cpu"), 10**9) is None
