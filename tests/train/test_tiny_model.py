@@ -15,21 +15,23 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train import tiny_model
+from train.bundled_model import MAX_MB, card, write_float16
 from train.components.autoencoder import build_autoencoder
 from train.config.presets import EMBEDDED
 from train.evaluate.protocol import training_notes
 from train.model.image_encoder import build_image_encoder
 from train.model.known import read_known, unknown_warnings
-from train.model.multiview import load_model, read_spec
+from train.model.multiview import load_model, load_vae, read_spec
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import build_unet
-from train.tiny_model import MAX_MB, TinyModelArgs, build, card, embedded_recipe, make_arguments, parse, write_float16
+from train.tiny_model import TinyModelArgs, build, embedded_recipe, make_arguments, parse
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
 STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
 RECIPE = replace(
     MICRO,
     **STEPS,
+    autoencoder=replace(MICRO.autoencoder, decoder_schedule=replace(MICRO.autoencoder.schedule, steps=2)),
     tower=replace(MICRO.tower, object_fill=OBJECT_FILL),
     tower_training=replace(MICRO.tower_training, contrast_weight=0.0, novel_view_weight=10.0, mirror=True),
     cameras="absolute",
@@ -55,8 +57,9 @@ def test_the_model_is_float16_and_opens_as_any_other(made):
     trained = load_model(made.work / "stage2", CPU)
     assert model.spec == trained.spec
     assert model.spec.cameras == "absolute"
-    for part in ("unet", "vae", "image_encoder"):
-        found, expected = getattr(model, part).state_dict(), getattr(trained, part).state_dict()
+    refined = load_vae(made.work / "stage1" / "decoder")
+    for part, source in (("unet", trained.unet), ("vae", refined), ("image_encoder", trained.image_encoder)):
+        found, expected = getattr(model, part).state_dict(), source.state_dict()
         assert all(tensor.dtype == torch.float32 for tensor in found.values())
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     assert model.image_encoder.spec == RECIPE.tower
@@ -69,7 +72,7 @@ def test_repeated_nothing_is_trained_again(made, capsys, monkeypatch):
     monkeypatch.setattr("train.components.component.optimize", None)
     build(made, RECIPE, CPU)
     said = "".join(capsys.readouterr())
-    assert said.count("is already trained") == 2
+    assert said.count("is already trained") == 3
     assert said.count("finished already") == 3  # latents and both stages
 
 
@@ -83,6 +86,14 @@ def test_one_part_alone_is_what_the_whole_would_have_made(made, tmp_path, part, 
     weights, expected = (load_file(next(folder.glob("*.safetensors"))) for folder in folders)
     torch.testing.assert_close(weights, expected)
     assert not (tmp_path / "out").exists()
+
+
+def test_further_training_of_the_decoder_keeps_the_encoder(made, tmp_path):
+    before, after = (load_vae(made.work / "stage1" / name).state_dict() for name in ("vae", "decoder"))
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) == (not key.startswith(("decoder.", "post_quant_conv.")))
+    with pytest.raises(UserError, match="run --part autoencoder first"):
+        build(replace(made, work=tmp_path / "work", part="decoder"), RECIPE, CPU)
 
 
 @pytest.mark.integration

@@ -114,12 +114,7 @@ def train_autoencoder(
     """
     with seeded(seed):
         vae = build_autoencoder(recipe, image_size).to(device)
-    gpu = device.type == "cuda"
-    if gpu:
-        vae.to(memory_format=torch.channels_last)
-    compiled = gpu and can_compile()
-    if compiled:
-        compile_modules([vae.encoder, vae.decoder])  # type: ignore[list-item]
+    compiled = compile_on_gpu(vae, device)
     noise = torch.Generator().manual_seed(seed)
     objects = recipe.schedule.objects
 
@@ -128,8 +123,8 @@ def train_autoencoder(
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
-        pixels = _pixels(views.to(device).images, image_size)
-        with torch.autocast(device.type, torch.bfloat16, enabled=gpu):
+        pixels = to_pixels(views.to(device).images, image_size)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss, mse = autoencoder_loss(vae, pixels, recipe.kl_weight, noise)
         return loss, {
             "loss": float(loss.detach()),
@@ -139,7 +134,7 @@ def train_autoencoder(
     optimize("autoencoder", vae.parameters(), recipe.schedule, loss_of_step)
     views = load_random_views(shards, seed, 0, objects=_MEASURED_VIEWS, views=1, damage=damage)
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-        scale = measure_latent_scale(vae, _pixels(views.to(device).images, image_size))
+        scale = measure_latent_scale(vae, to_pixels(views.to(device).images, image_size))
     vae.to(memory_format=torch.contiguous_format)
     vae.register_to_config(scaling_factor=scale)  # type: ignore[operator]
     return vae.eval()
@@ -162,7 +157,8 @@ def ensure_autoencoder(
     Raises:
         UserError: `folder` contains no finished autoencoder, or an autoencoder that was trained with other settings.
     """
-    settings = {"recipe": asdict(recipe), "image_size": image_size, "seed": seed}
+    sizes = {name: value for name, value in asdict(recipe).items() if name != "decoder_schedule"}
+    settings = {"recipe": sizes, "image_size": image_size, "seed": seed}
     if is_trained(folder, settings):
         logger.info("autoencoder: %s is already trained", folder)
         return load_vae(folder)
@@ -171,6 +167,23 @@ def ensure_autoencoder(
     return load_vae(folder)
 
 
-def _pixels(views: Tensor, image_size: int) -> Tensor:
+def compile_on_gpu(vae: Any, device: torch.device) -> bool:
+    """On a GPU, make the autoencoder channels last and compile encoder and decoder. Return whether it is compiled.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        device: Device of `vae`. On a CPU, nothing changes.
+    """
+    if device.type != "cuda":
+        return False
+    vae.to(memory_format=torch.channels_last)
+    if not can_compile():
+        logger.info("the package triton is not installed; training the autoencoder without compiling")
+        return False
+    compile_modules([vae.encoder, vae.decoder])
+    return True
+
+
+def to_pixels(views: Tensor, image_size: int) -> Tensor:
     """Resize views [b, v, 3, h, w] in [0, 1] to [(b v), 3, image_size, image_size] in [-1, 1]."""
     return resize(views.flatten(0, 1), image_size).clamp(0, 1) * 2 - 1

@@ -40,6 +40,7 @@ class AutoencoderRecipe:
     blocks_per_level: int
     kl_weight: float  # weight of the mean KL divergence per latent value; the mean absolute color error has weight 1
     schedule: Schedule
+    decoder_schedule: Schedule | None = None  # further training of the decoder alone (`train.components.decoder`)
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,10 @@ EMBEDDED: Final = replace(
         _TINY_AUTOENCODER,
         latent_channels=16,
         widths=(32, 64, 96, 128),
-        schedule=Schedule(steps=12_000, objects=64, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
+        schedule=Schedule(steps=7_200, objects=64, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
+        decoder_schedule=Schedule(
+            steps=12_000, objects=64, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100
+        ),
     ),
     tower_training=replace(
         _TINY_IMAGE_ENCODER,
@@ -255,7 +259,7 @@ EMBEDDED: Final = replace(
         pretrained=True,
         augmented=True,
         feature_weight=2.0,
-        schedule=Schedule(steps=3_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
+        schedule=Schedule(steps=1_800, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
     stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
