@@ -25,7 +25,7 @@ from train.model.image_encoder import (
     RESIZE_KEY,
     ImageEncoder,
     SmallEncoder,
-    build_image_encoder,
+    empty_image_encoder,
     parse_resize_mode,
 )
 
@@ -190,7 +190,7 @@ def load_clip_vision(folder: Path) -> ImageEncoder:
             f"{path}: the image encoder is not a ViT with exact GELU and MLP ratio {MLP_RATIO}; give a model with such "
             "an image encoder, for example ViT-H-14"
         )
-    image_encoder = build_image_encoder(spec)
+    image_encoder = empty_image_encoder(spec)
     image_encoder.resize_mode = resize_mode
     try:
         image_encoder.visual.load_state_dict(from_transformers(load_file(folder / WEIGHTS_FILE), layers))

@@ -184,6 +184,22 @@ def build_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
     return ImageEncoder(spec, _named_visual(spec.architecture))
 
 
+def empty_image_encoder(spec: ImageEncoderSpec) -> ImageEncoder:
+    """Build an image encoder whose weights the caller must load with `visual.load_state_dict`.
+
+    The weights of an open_clip network are not initialized, which saves seconds for large networks.
+    """
+    if isinstance(spec, TimmEncoder):  # timm networks can have buffers that are computed and not saved
+        return build_image_encoder(spec)
+    from open_clip.transformer import VisionTransformer
+
+    with torch.device("meta"):
+        visual = _small_visual(spec) if isinstance(spec, SmallEncoder) else _named_visual(spec.architecture)
+    if not isinstance(visual, VisionTransformer):
+        return build_image_encoder(spec)
+    return ImageEncoder(spec, visual.to_empty(device="cpu"))
+
+
 def fetch_image_encoder(spec: OpenClipEncoder) -> ImageEncoder:
     """Return an image encoder with pretrained weights of open_clip, which are downloaded into a cache at first use.
 
@@ -257,7 +273,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
         image_encoder = fetch_image_encoder(spec).eval()
         image_encoder.resize_mode = resize_mode
         return image_encoder
-    image_encoder = build_image_encoder(spec)
+    image_encoder = empty_image_encoder(spec)
     image_encoder.resize_mode = resize_mode
     try:
         image_encoder.visual.load_state_dict(load_file(folder / WEIGHTS_FILE))

@@ -34,10 +34,12 @@ from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import (
     CLIP_MEAN,
     CLIP_STD,
+    ImageEncoderSpec,
     OpenClipEncoder,
     SmallEncoder,
     build_image_encoder,
     center_object,
+    empty_image_encoder,
     fetch_image_encoder,
     load_image_encoder,
     released_resize,
@@ -135,6 +137,17 @@ def test_small_and_named_image_encoders_round_trip(micro_clip: str, tmp_path: Pa
         again = load_image_encoder(tmp_path / name)
         assert again.spec == spec
         assert torch.equal(again(rgb), image_encoder(rgb))
+
+
+@pytest.mark.parametrize("spec", [MICRO.tower, OpenClipEncoder("micro-clip", None), OpenClipEncoder("RN50", None)])
+def test_an_empty_image_encoder_has_all_weights_and_buffers(micro_clip: str, spec: ImageEncoderSpec) -> None:
+    built, empty = build_image_encoder(spec), empty_image_encoder(spec)
+    assert {name: tensor.shape for name, tensor in empty.state_dict().items()} == {
+        name: tensor.shape for name, tensor in built.state_dict().items()
+    }
+    assert not any(tensor.is_meta for tensor in (*empty.parameters(), *empty.buffers()))
+    torch.testing.assert_close(empty.mean, built.mean)
+    assert empty.visual.state_dict().keys() >= {name for name, _ in empty.visual.named_buffers()}
 
 
 def test_what_cannot_be_loaded_is_named(micro_clip: str, tmp_path: Path) -> None:
