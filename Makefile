@@ -27,7 +27,7 @@ need = $(if $(or $(strip $(value $(1))),$(findstring --help,$(value ARGS))),,$(e
 list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo check test lint format lock
+.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo rehearsal check test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side bench-cutout
 
 help: ## list the verbs
@@ -108,6 +108,9 @@ view: setup ## view a distillation, or a folder of them: OUT= (served on this ma
 
 demo: setup ## run the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(call opt,--source,SOURCE) $(call opt,--out,OUT) $(call opt,--workers,WORKERS) $(ARGS)
+
+rehearsal: setup ## the whole path at the paper's size with random weights, in minutes on one GPU: OUT=data/rehearsal (ARGS="--size toy": small, on a CPU)
+	$(PY) -m benchmarks.rehearsal $(call opt,--out,OUT) $(ARGS)
 
 bench-render: setup ## speed and PSNR of the renderer compared with common settings (90 minutes, longer the first time; ARGS="--views 16": an hour)
 	$(PY) -m benchmarks.render.render_bench $(ARGS)

@@ -140,6 +140,7 @@ VERBS = {
     ("distill", "OUT"): "--out",
     ("demo", "SOURCE"): "--source",
     ("demo", "OUT"): "--out",
+    ("rehearsal", "OUT"): "--out",
     ("test", "MARK"): "-m",
 }
 
