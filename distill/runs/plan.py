@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -217,12 +218,18 @@ def default_preset(image_size: int) -> Preset:
 
 def model_digest(folder: Path) -> str:
     """Return a SHA-256 (hexadecimal) of the weight files in a model folder, to distinguish models of the same name."""
+    parts = ("unet", "vae", "image_tower", "image_encoder")
+    paths = [(part, path) for part in parts for path in sorted((folder / part).glob("*"))]
     digest = hashlib.sha256()
-    for part in ("unet", "vae", "image_tower", "image_encoder"):
-        for path in sorted((folder / part).glob("*")):
-            with path.open("rb") as file:
-                digest.update(f"{part}/{path.name}".encode() + hashlib.file_digest(file, "sha256").digest())
+    with ThreadPoolExecutor() as pool:  # hashing does not hold the GIL
+        for (part, path), of_file in zip(paths, pool.map(_file_digest, [path for _, path in paths]), strict=True):
+            digest.update(f"{part}/{path.name}".encode() + of_file)
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def preset_settings(preset: Preset, image_size: int, texture: TextureChoice = "auto") -> DistillSettings:

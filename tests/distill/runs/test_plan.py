@@ -1,8 +1,11 @@
-"""The preset that a model gets without --preset."""
+"""The preset that a model gets without --preset, and the digest of a model."""
+
+import hashlib
+from pathlib import Path
 
 import pytest
 
-from distill.runs.plan import default_preset
+from distill.runs.plan import default_preset, model_digest
 from train.config.presets import EMBEDDED, PAPER, TINY
 
 
@@ -11,3 +14,13 @@ from train.config.presets import EMBEDDED, PAPER, TINY
 )
 def test_small_models_get_the_preset_tiny(image_size: int, preset: str) -> None:
     assert default_preset(image_size) == preset
+
+
+def test_the_digest_covers_names_and_contents_of_all_weight_files(tmp_path: Path) -> None:
+    for name in ("unet/config.json", "unet/weights", "image_tower/weights", "other/weights"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    expected = hashlib.sha256()
+    for name in ("unet/config.json", "unet/weights", "image_tower/weights"):
+        expected.update(name.encode() + hashlib.sha256(name.encode()).digest())
+    assert model_digest(tmp_path) == expected.hexdigest()
