@@ -7,7 +7,6 @@ images of other origin to the calibration: without them, the threshold only suit
 
 import csv
 import logging
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +43,7 @@ from train.components.known_objects import (
     select_representatives,
 )
 from train.data.images import to_tensor
+from train.data.kinds import kind_of
 from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
@@ -64,7 +64,6 @@ from train.model.multiview import read_image_encoder, read_spec
 logger = logging.getLogger(__name__)
 
 LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
-_PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 _READERS: Final = 4
 _BATCH: Final = 16  # objects
 
@@ -271,19 +270,6 @@ def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str, feature
     chosen = select_representatives(directions, kinds)
     numbers = [-1 if (kind := kinds[row]) is None else names.index(kind) for row in chosen]
     return replace(table, representatives=directions[chosen].half().float(), kind_numbers=torch.tensor(numbers))
-
-
-def kind_of(uid: str, labels: Mapping[str, str]) -> str | None:
-    """Return the kind of an object: its label, or the kind in the uid of a procedural object; None if neither exists.
-
-    Args:
-        uid: The uid of the object.
-        labels: Kinds by uid.
-    """
-    if uid in labels:
-        return labels[uid]
-    match = _PROCEDURAL.fullmatch(uid)
-    return match[1] if match else None
 
 
 def embed_objects(shards: ShardSet, extract: Callable[[Tensor], Tensor], views: int, what: str) -> Embedded:

@@ -9,7 +9,7 @@ with a README.md and the table of known objects (`train.known`). WORK and OUT ar
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -89,7 +89,8 @@ class TinyModelArgs:
     unknown: HiddenDefault[tuple[Path, ...]] = ()
     """See `python -m train.known --help`."""
     labels: HiddenDefault[Path | None] = None
-    """See `python -m train.known --help`."""
+    """CSV file with the columns uid and label: kinds of objects, which the image encoder learns and the table of known
+    objects names. Procedural objects have their kind in their uid."""
 
 
 def parse(argv: Sequence[str]) -> TinyModelArgs:
@@ -173,10 +174,14 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         make_autoencoder(training_shards, first, recipe, args.seed, device)
         return
     if args.part == "image-encoder":
-        make_image_encoder(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
+        make_image_encoder(
+            training_shards, first, recipe, args.seed, device, backbone=args.backbone, labels=calibration.labels
+        )
         return
     if args.part in ("all", "latents"):
-        parts = make_parts(training_shards, first, recipe, args.seed, device, backbone=args.backbone)
+        parts = make_parts(
+            training_shards, first, recipe, args.seed, device, backbone=args.backbone, labels=calibration.labels
+        )
         encode_all(whole, latents, parts)
         if args.part == "latents":
             return
@@ -262,6 +267,7 @@ def make_image_encoder(
     device: torch.device,
     *,
     backbone: Path | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in the subfolder image_tower/ of `folder`, or train one and write this subfolder.
 
@@ -272,6 +278,7 @@ def make_image_encoder(
         seed: Seed of the initial weights and the views.
         device: Device to train on.
         backbone: File with pretrained weights. None: the installed package.
+        labels: Kinds by uid, of objects whose uid does not contain the kind.
 
     Raises:
         UserError: The recipe has no settings to train an image encoder, or the pretrained weights cannot be loaded.
@@ -292,6 +299,7 @@ def make_image_encoder(
         cameras=recipe.cameras or "relative",
         damage=damage,
         backbone=backbone,
+        labels=labels,
     )
 
 
@@ -303,6 +311,7 @@ def make_parts(
     device: torch.device,
     *,
     backbone: Path | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Encoder:
     """Load or train the autoencoder and the image encoder, and return both on the device.
 
@@ -317,7 +326,7 @@ def make_parts(
             "embedded_recipe() returns"
         )
     vae = make_autoencoder(training_shards, folder, recipe, seed, device)
-    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device, backbone=backbone)
+    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device, backbone=backbone, labels=labels)
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale

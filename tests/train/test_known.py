@@ -20,6 +20,7 @@ from tests.support.train_micro import CPU
 from train import known as command
 from train import sample
 from train.components.known_objects import PHOTOS, VALIDATION
+from train.data.kinds import kind_of
 from train.data.splits import assign_splits
 from train.export import ExportArgs, export
 from train.known import (
@@ -28,7 +29,6 @@ from train.known import (
     Sources,
     add_known,
     embed_objects,
-    kind_of,
     make_known,
     parse,
     read_calibration,

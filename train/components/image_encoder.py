@@ -1,6 +1,6 @@
 """Train a small image encoder whose embeddings describe both the object and the viewpoint.
 
-The loss is a weighted sum of four terms; the last three are optional:
+The loss is a weighted sum of five terms; the last four are optional:
 
 - Reconstruction: a head predicts a thumbnail of the view from the view's embedding. Without this term the embedding
   could ignore the viewpoint. Camera labels relative to the reference view would then be meaningless.
@@ -11,6 +11,8 @@ The loss is a weighted sum of four terms; the last three are optional:
 - Features: a linear head predicts, from the embedding, the pooled features that the pretrained network computed from
   the view before this training. The embedding then still describes what the network has learned from photographs. The
   mean of the features over the batch is subtracted, and the term is 1 - the cosine similarity.
+- Kinds: a linear head predicts the kind of the object, such as "chair". The term is the cross entropy with label
+  smoothing, over the objects whose kind is known.
 
 Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), and the encoder
 sees augmented views (`train.components.augment`). Then it also understands photographs and drawings. The pretrained
@@ -22,6 +24,7 @@ when a user gives an image.
 """
 
 import logging
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +40,10 @@ from dataset.reading.shard_set import ShardSet
 from train.components.augment import augment
 from train.components.backbone import load_backbone
 from train.components.component import is_trained, optimize, seeded, write_part
+from train.components.image_encoder_heads import ImageEncoderHeads, feature_loss, info_nce, kind_loss
 from train.config.presets import ImageEncoderRecipe
 from train.data.images import on_white
+from train.data.kinds import kind_of
 from train.data.random_views import ComponentViews, read_random_views
 from train.model.image_encoder import (
     ImageEncoder,
@@ -50,67 +55,11 @@ from train.model.image_encoder import (
 )
 from train.model.multiview import CameraConvention, camera_labels
 from train.model.timm_encoder import TimmEncoder, TimmVisual
-from train.model.unet import CAMERA_NUMBERS
 
 logger = logging.getLogger(__name__)
 
 FEATURE_IMAGE_SIZE: Final = 160  # pixels; the pretrained networks saw larger images than the encoder does
-_SWITCHES: Final = ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor")
-
-
-class ImageEncoderHeads(nn.Module):
-    """Networks on top of the image encoder, for training only: a contrastive projection and predictors."""
-
-    def __init__(
-        self, embed_dim: int, thumbnail_size: int, *, novel_views: bool = False, num_features: int = 0
-    ) -> None:
-        super().__init__()
-        self.thumbnail_size = thumbnail_size
-        self.contrast = nn.Linear(embed_dim, embed_dim // 2)
-        self.thumbnail_head = nn.Sequential(
-            nn.Linear(embed_dim, 2 * embed_dim), nn.GELU(), nn.Linear(2 * embed_dim, 3 * thumbnail_size**2)
-        )
-        self.novel_view_head: nn.Sequential | None = None
-        if novel_views:
-            self.novel_view_head = nn.Sequential(
-                nn.Linear(embed_dim + CAMERA_NUMBERS, 2 * embed_dim),
-                nn.GELU(),
-                nn.Linear(2 * embed_dim, 2 * embed_dim),
-                nn.GELU(),
-                nn.Linear(2 * embed_dim, 3 * thumbnail_size**2),
-            )
-        self.feature_head = nn.Linear(embed_dim, num_features) if num_features else None
-
-    def predict_thumbnails(self, embeddings: Tensor) -> Tensor:
-        """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of n views from the views' embeddings [n, c]."""
-        thumbnails: Tensor = self.thumbnail_head(embeddings)
-        return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
-
-    def predict_novel_views(self, embeddings: Tensor, cameras: Tensor) -> Tensor:
-        """Predict thumbnails [n, 3, thumbnail_size, thumbnail_size] of other views of the embedded objects.
-
-        Args:
-            embeddings: Embeddings [n, c] of n views, with c numbers each.
-            cameras: Camera labels [n, 16] of the views to predict.
-
-        Raises:
-            ValueError: The object was created without `novel_views=True`.
-        """
-        if self.novel_view_head is None:
-            raise ValueError("these ImageEncoderHeads cannot predict novel views; create them with novel_views=True")
-        thumbnails: Tensor = self.novel_view_head(torch.cat([embeddings, cameras], 1))
-        return thumbnails.view(-1, 3, self.thumbnail_size, self.thumbnail_size)
-
-    def predict_features(self, embeddings: Tensor) -> Tensor:
-        """Predict the pooled features [n, k] of the pretrained network for n views from the views' embeddings [n, c].
-
-        Raises:
-            ValueError: The object was created without `num_features`.
-        """
-        if self.feature_head is None:
-            raise ValueError("these ImageEncoderHeads cannot predict features; create them with num_features")
-        features: Tensor = self.feature_head(embeddings)
-        return features
+_SWITCHES: Final = ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor", "kind_weight")
 
 
 class PretrainedFeatures:
@@ -134,33 +83,17 @@ class PretrainedFeatures:
         return features.float()
 
 
-def feature_loss(predicted: Tensor, features: Tensor) -> Tensor:
-    """Return the mean of 1 - cosine similarity, a scalar tensor, between predictions and features without their mean.
+def number_kinds(shards: ShardSet, labels: Mapping[str, str]) -> tuple[Tensor, int]:
+    """Return the numbers [n] of the kinds of the n objects of a set, -1 if a kind is not known, and how many there are.
 
     Args:
-        predicted: Predictions [n, k].
-        features: Features [n, k] of the pretrained network. Their mean over the n views is subtracted first.
+        shards: The set. The order of the objects is that of its shards and samples.
+        labels: Kinds by uid, of objects whose uid does not contain the kind.
     """
-    return (1 - functional.cosine_similarity(predicted, features - features.mean(0), dim=-1)).mean()
-
-
-def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
-    """Return the symmetric InfoNCE loss, a scalar tensor. Row i of `first` and row i of `second` are a positive pair.
-
-    Args:
-        first: Embeddings [b, c] of one view of each object: b objects, c numbers per embedding.
-        second: Embeddings [b, c] of another view of the same objects, in the same order.
-        objects: Object numbers [b]. Rows with the same number are not used as negatives of each other.
-        temperature: The cosine similarities are divided by this number.
-    """
-    first, second = functional.normalize(first, dim=-1), functional.normalize(second, dim=-1)
-    logits = first @ second.T / temperature
-    same_object = (objects[:, None] == objects[None]) & ~torch.eye(
-        len(objects), dtype=torch.bool, device=objects.device
-    )
-    logits = logits.masked_fill(same_object, float("-inf"))
-    target = torch.arange(len(objects), device=objects.device)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    uids = [shards.uid(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
+    kinds = [kind_of(uid, labels) for uid in uids]
+    names = sorted({kind for kind in kinds if kind is not None})
+    return torch.tensor([-1 if kind is None else names.index(kind) for kind in kinds]), len(names)
 
 
 def train_image_encoder(
@@ -173,6 +106,7 @@ def train_image_encoder(
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
     backbone: Path | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> ImageEncoder:
     """Train an image encoder, from scratch or from the pretrained weights of `train.components.backbone`.
 
@@ -185,6 +119,7 @@ def train_image_encoder(
         cameras: Convention of the camera labels, which are inputs of the head for novel views.
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
         backbone: File with pretrained weights. None: the installed package is used if the recipe needs such weights.
+        labels: Kinds by uid, of objects whose uid does not contain the kind. Used if the recipe predicts kinds.
 
     Raises:
         UserError: The recipe needs pretrained weights that cannot be loaded, or a gradient is not finite.
@@ -196,8 +131,13 @@ def train_image_encoder(
         pretrained = _load_pretrained(image_encoder, recipe, backbone)
         teacher = PretrainedFeatures(image_encoder, pretrained) if pretrained and recipe.feature_weight > 0 else None
         num_features = pretrained.num_features if pretrained and teacher else 0
+        kinds, num_kinds = number_kinds(shards, labels or {}) if recipe.kind_weight > 0 else (torch.empty(0), 0)
         heads = ImageEncoderHeads(
-            spec.embed_dim, recipe.thumbnail_size, novel_views=novel_views, num_features=num_features
+            spec.embed_dim,
+            recipe.thumbnail_size,
+            novel_views=novel_views,
+            num_features=num_features,
+            num_kinds=num_kinds,
         ).to(device)
     objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
 
@@ -232,6 +172,10 @@ def train_image_encoder(
             of_features = feature_loss(heads.predict_features(embeddings), teacher(rgb))
             loss = loss + recipe.feature_weight * of_features
             shown["features"] = float(of_features.detach())
+        if num_kinds:
+            of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2).to(device))
+            loss = loss + recipe.kind_weight * of_kinds
+            shown["kinds"] = float(of_kinds.detach())
         return loss, shown
 
     if pretrained:
@@ -313,6 +257,7 @@ def ensure_image_encoder(
     cameras: CameraConvention = "relative",
     damage: Damage | None = None,
     backbone: Path | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in `folder`. If the folder does not exist, train the encoder and write the folder.
 
@@ -329,7 +274,15 @@ def ensure_image_encoder(
         logger.info("image encoder: %s is already trained", folder)
         return load_image_encoder(folder)
     image_encoder = train_image_encoder(
-        shards, spec, recipe, seed=seed, device=device, cameras=cameras, damage=damage, backbone=backbone
+        shards,
+        spec,
+        recipe,
+        seed=seed,
+        device=device,
+        cameras=cameras,
+        damage=damage,
+        backbone=backbone,
+        labels=labels,
     )
     write_part(folder, settings, lambda target: save_image_encoder(image_encoder, target))
     return load_image_encoder(folder)

@@ -58,6 +58,7 @@ class ImageEncoderRecipe:
     augmented: bool = False  # show the encoder augmented views (`train.components.augment`)
     feature_weight: float = 0.0  # weight of predicting the features of the pretrained network; 0: off
     pretrained_lr_factor: float = 0.05  # of the learning rate of the pretrained weights
+    kind_weight: float = 0.0  # weight of predicting the kind of the object, where it is known; 0: off
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,7 @@ EMBEDDED: Final = replace(
         pretrained=True,
         augmented=True,
         feature_weight=2.0,
+        kind_weight=0.3,
         schedule=Schedule(steps=1_800, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

@@ -31,7 +31,7 @@ class ComponentViews(NamedTuple):
 
     rgba: Tensor  # uint8 [objects, views, h, w, 4]
     angles_deg: Tensor  # [objects, views, 2]: elevation and azimuth
-    objects: Tensor  # [objects]: equal numbers are the same object
+    objects: Tensor  # [objects]: numbers of the objects in the set, in the order of its shards and samples
 
     def to(self, device: torch.device) -> "ComponentViews":
         """Return the batch with its tensors copied to `device`."""
@@ -137,10 +137,9 @@ def _choose_views(
         results.append(result)
         angles_deg.append(angles)
         places.append(place)
-    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
-    return _StepViews(
-        np.stack(results), torch.from_numpy(np.stack(angles_deg)), torch.tensor([numbers[place] for place in places])
-    )
+    first = np.cumsum([0, *shards.samples_per_shard])
+    numbers = torch.tensor([int(first[shard]) + sample for shard, sample in places])
+    return _StepViews(np.stack(results), torch.from_numpy(np.stack(angles_deg)), numbers)
 
 
 def read_random_views(

@@ -8,19 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from dataset.format.schema import ALL_VIEWS
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train.components.backbone import load_backbone
 from train.components.component import optimize
-from train.components.image_encoder import (
-    PretrainedFeatures,
-    ensure_image_encoder,
-    feature_loss,
-    train_image_encoder,
-)
+from train.components.image_encoder import PretrainedFeatures, ensure_image_encoder, number_kinds, train_image_encoder
+from train.components.image_encoder_heads import feature_loss, kind_loss
 from train.config.presets import ImageEncoderRecipe
 from train.config.schedules import Schedule
+from train.data.images import on_white
 from train.model.image_encoder import build_image_encoder
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 
@@ -145,3 +143,42 @@ def test_what_cannot_be_pretrained_is_refused(shards: ShardSet) -> None:
         train_image_encoder(shards, MICRO.tower, _recipe(1), seed=0, device=CPU)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="feature_weight"):
         train_image_encoder(shards, SPEC, replace(_recipe(1, feature_weight=1.0), pretrained=False), seed=0, device=CPU)
+
+
+def _places(shards: ShardSet) -> list[tuple[int, int]]:
+    return [(shard, sample) for shard, count in enumerate(shards.samples_per_shard) for sample in range(count)]
+
+
+def test_objects_without_a_kind_do_not_count() -> None:
+    logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [9.0, -9.0]])
+    both = kind_loss(logits, torch.tensor([0, 1, -1]))
+    assert float(both) == pytest.approx(float(kind_loss(logits[:2], torch.tensor([0, 1]))))
+    assert float(both) < float(kind_loss(logits, torch.tensor([1, 0, -1])))
+    assert float(kind_loss(logits, torch.tensor([-1, -1, -1]))) == 0
+
+
+def test_kinds_come_from_uids_and_labels(shards: ShardSet) -> None:
+    uids = [shards.uid(*place) for place in _places(shards)]
+    numbers, count = number_kinds(shards, {uids[0]: "mug", uids[3]: "chair", uids[5]: "mug", "elsewhere": "car"})
+    assert (numbers.tolist(), count) == ([1, -1, -1, 0, -1, 1, -1, -1], 2)
+    assert number_kinds(shards, {})[1] == 0
+
+
+def test_an_encoder_that_learns_kinds_separates_them(shards: ShardSet, weights: Path) -> None:
+    """Two kinds of alternating objects: the kind of a view is a linear function of its embedding."""
+    kinds = torch.arange(8) % 2
+    places = _places(shards)
+    labels = {shards.uid(*place): ("chair", "mug")[i % 2] for i, place in enumerate(places)}
+
+    def error(kind_weight: float) -> float:
+        recipe = _recipe(40, kind_weight=kind_weight)
+        encoder = train_image_encoder(shards, SPEC, recipe, seed=0, device=CPU, backbone=weights, labels=labels)
+        views = torch.stack([on_white(torch.from_numpy(shards.views(*place, ALL_VIEWS[:4]))) for place in places])
+        with torch.no_grad():
+            embeddings = encoder(views.flatten(0, 1))
+        inputs = torch.cat([embeddings, torch.ones(len(embeddings), 1)], 1)
+        target = kinds.repeat_interleave(4).float()[:, None] * 2 - 1
+        ridge = torch.linalg.solve(inputs.T @ inputs + 0.1 * torch.eye(inputs.shape[1]), inputs.T @ target)
+        return float((inputs @ ridge - target).square().mean())
+
+    assert error(5.0) < 0.5 * error(0.0)

@@ -19,13 +19,8 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train.components.component import is_trained, optimize, write_part
-from train.components.image_encoder import (
-    ensure_image_encoder,
-    info_nce,
-    mirror_half,
-    other_view_labels,
-    train_image_encoder,
-)
+from train.components.image_encoder import ensure_image_encoder, mirror_half, other_view_labels, train_image_encoder
+from train.components.image_encoder_heads import info_nce
 from train.config.presets import TINY
 from train.config.schedules import Schedule
 from train.data.random_views import load_random_views
