@@ -139,11 +139,16 @@ def test_no_torch_where_blender_runs(package):
 
 
 def test_packages_have_empty_init():
-    sets_openmp = {ROOT / "train" / "__init__.py", ROOT / "distill" / "__init__.py"}  # before torch is imported
+    set_environment = {ROOT / "train" / "__init__.py", ROOT / "distill" / "__init__.py"}  # before torch is imported
     for package in ALLOWED:
         for init in (ROOT / package).rglob("__init__.py"):
-            if init in sets_openmp:
-                assert imported_modules(init) == {"dataset.openmp", "dataset.openmp.let_threads_sleep"}
+            if init in set_environment:
+                assert imported_modules(init) == {
+                    "dataset.openmp",
+                    "dataset.openmp.let_threads_sleep",
+                    "dataset.compile_cache",
+                    "dataset.compile_cache.keep_compiled_code",
+                }
             else:
                 assert init.read_text() == "", f"{init.relative_to(ROOT)} is not empty"
 

@@ -30,6 +30,7 @@ from distill.runs.finished import CONFIG, RESULTS, finished_faces, remove_marker
 from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same_request
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import PREVIEWS, Watch, distill
+from distill.sds.networks import available_compile_choice, to_run_precision
 from distill.sds.reference_loss import new_reference_view
 from distill.texture.input_view import find_input_view
 from distill.texture.phase import refine_texture
@@ -77,8 +78,8 @@ class Job:
 
 
 def load_run_model(folder: Path, device: torch.device) -> MultiViewModel:
-    """Load the model in `folder` in the precision that runs use: bfloat16 on a GPU, float32 on other devices."""
-    return load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    """Load the model in `folder` in the precision that runs use (`distill.sds.networks`)."""
+    return to_run_precision(load_model(folder, torch.device("cpu")), device)
 
 
 def run_job(
@@ -167,7 +168,7 @@ def _distill(
         elevation_deg=job.request.elevation_deg,
         azimuth_deg=job.request.reference_azimuth_deg or 0.0,
     )
-    compute = choose_compute(device, job.effective_compile)
+    compute = choose_compute(device, available_compile_choice(job.effective_compile, device))
     if compute.compile != "none":
         logger.info(
             "%s: compiling the networks takes minutes, in the coarse and again in the fine part of the run "

@@ -14,17 +14,18 @@ Axis letters: `f` frames, `c h w` of latents.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from distill.sds.cuda_graph import GraphedFunction
+from distill.sds.cuda_graph import GraphedFunction, GraphedGradient
+from distill.sds.networks import avoid_overflow, prepare_networks
 from distill.sds.reference_loss import ReferenceView
 from distill.sds.schedule import VIEWS_PER_GROUP, CameraViews, SdsForm
 from train.device import fastest_attention, to_device
-from train.layers.compile import Compute, prepare
+from train.layers.compile import Compute
 from train.model.multiview import MultiViewModel
 from train.model.noise_schedule import add_noise, classifier_free_guidance, clean_latents
 
@@ -56,7 +57,13 @@ class Guidance:
 
 
 def model_guidance(
-    model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
+    model: MultiViewModel,
+    tokens: Tensor,
+    elevation_deg: float,
+    scale: float,
+    compute: Compute | None = None,
+    *,
+    graphs: bool | None = None,
 ) -> Guidance:
     """Return the guidance by a diffusion model. The weights of the model are frozen in place.
 
@@ -66,19 +73,26 @@ def model_guidance(
         elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
         compute: Settings with which the networks of the model are compiled in place. None: do not compile.
+        graphs: Whether the UNet and the image encoder, with the gradient of the images, run as CUDA graphs. None: they
+            do on a GPU if they are compiled.
     """
     compute = compute or Compute()
-    model.unet.requires_grad_(False)
-    prepare(model.unet, compute)
-    prepare(cast(nn.Module, model.vae.encoder), compute)
-    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions have only two shapes
+    if graphs is None:
+        graphs = compute.compile != "none" and tokens.device.type == "cuda"
+    avoid_overflow(model, tokens, VIEWS_PER_GROUP)
+    prepare_networks(model, compute)
 
     def encode(images: Tensor) -> Tensor:
         with fastest_attention(images.device):
             return model.encode(enlarge(images, model.spec.image_size))
 
-    denoise = model_denoiser(model, tokens, elevation_deg, scale, compute)
-    return Guidance(encode, denoise, model.alphas_cumprod, decode=torch.no_grad()(model.decode))
+    denoise = model_denoiser(model, tokens, elevation_deg, scale, graphs=graphs)
+    return Guidance(
+        GraphedGradient(encode) if graphs else encode,
+        denoise,
+        model.alphas_cumprod,
+        decode=torch.no_grad()(model.decode),
+    )
 
 
 def enlarge(images: Tensor, size: int) -> Tensor:
@@ -98,28 +112,27 @@ def enlarge(images: Tensor, size: int) -> Tensor:
 
 
 def model_denoiser(
-    model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, compute: Compute | None = None
+    model: MultiViewModel, tokens: Tensor, elevation_deg: float, scale: float, *, graphs: bool = False
 ) -> Denoise:
     """Return a diffusion model as a denoiser with classifier-free guidance.
 
     The camera labels are relative to the reference camera, which has azimuth 0 and elevation `elevation_deg`. The
     reference image itself is not an input (App. C) unless `train.model.reference.with_reference_image` added it to the
-    model. A compiled model runs as a CUDA graph on a GPU.
+    model.
 
     Args:
         model: The diffusion model.
         tokens: Embedding of the input image, [1, 1, c], with c channels. The unconditional embedding is zero.
         elevation_deg: Elevation in degrees of the camera that took the input image.
         scale: Classifier-free guidance scale.
-        compute: Settings with which the networks of the model were compiled. None: they were not compiled.
+        graphs: Whether the UNet runs as a CUDA graph.
     """
 
     def predict_eagerly(noisy: Tensor, timesteps: Tensor, labels: Tensor, token: Tensor) -> Tensor:
         with fastest_attention(noisy.device):
             return model.predict_noise(noisy, timesteps, labels, token, VIEWS_PER_GROUP)
 
-    graphed = compute is not None and compute.compile != "none" and tokens.device.type == "cuda"
-    predict: Callable[..., Tensor] = GraphedFunction(predict_eagerly) if graphed else predict_eagerly
+    predict: Callable[..., Tensor] = GraphedFunction(predict_eagerly) if graphs else predict_eagerly
 
     @torch.no_grad()
     def denoise(noisy: Tensor, timesteps: Tensor, views: CameraViews) -> Prediction:

@@ -147,6 +147,6 @@ def make_lean(network: nn.Module, *, fused: bool) -> None:
         elif isinstance(module, Upsample2D) and LeanUpsample.fits(module):
             module.__class__ = LeanUpsample
     last, activation = getattr(network, "conv_norm_out", None), getattr(network, "conv_act", None)
-    if isinstance(last, nn.GroupNorm) and isinstance(activation, nn.SiLU):
+    if type(last) is nn.GroupNorm and isinstance(activation, nn.SiLU):  # not the norm of `float32_output`
         last.__class__ = norm_silu
         network.conv_act = nn.Identity()

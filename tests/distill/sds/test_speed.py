@@ -17,6 +17,7 @@ from distill.nerf.rays import camera_rays
 from distill.sds.checkpoint import new_distillation
 from distill.sds.guidance import Guidance, model_guidance, sds_loss
 from distill.sds.loop import train_step
+from distill.sds.networks import to_run_precision
 from distill.sds.schedule import PRESETS, draw_views
 from tests.support.paths import ROOT
 from train.layers.compile import Compute, choose_compute
@@ -24,13 +25,11 @@ from train.layers.compile import Compute, choose_compute
 TINY = SIZES["tiny"]
 
 
-def make_guidance(compute: Compute, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Guidance:
+def make_guidance(compute: Compute, device: str = "cpu") -> Guidance:
+    """Guidance in the precision of a run on this device."""
     torch.manual_seed(0)
-    model = random_model(TINY, torch.device("cpu"), torch.float32)
-    for part in (model.unet, model.vae):
-        torch.nn.Module.to(part, torch.device(device), dtype)
-    model = replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
-    tokens = torch.randn(1, 1, TINY.unet.token_width).to(device, dtype)
+    model = to_run_precision(random_model(TINY, torch.device("cpu"), torch.float32), torch.device(device))
+    tokens = torch.randn(1, 1, TINY.unet.token_width).to(device)
     return model_guidance(model, tokens, 15.0, 10.0, compute)
 
 
@@ -109,8 +108,8 @@ def test_the_benchmark_needs_few_packages():
 @pytest.mark.gpu
 def test_compiled_guidance_is_close_on_a_gpu():
     torch._dynamo.reset()
-    plain = make_guidance(Compute(), "cuda", torch.bfloat16)
-    quick = make_guidance(choose_compute(torch.device("cuda")), "cuda", torch.bfloat16)
+    plain = make_guidance(Compute(), "cuda")
+    quick = make_guidance(choose_compute(torch.device("cuda")), "cuda")
     for views, side in ((8, 64), (4, 64)):
         for _ in range(2):  # recorded, then replayed
             found, expected = (loss_and_gradient(guidance, views, side, "cuda") for guidance in (quick, plain))
@@ -125,7 +124,7 @@ def test_a_step_waits_for_the_gpu_only_to_count(compiling):
     """The counts of ray marching are read through an event, which the guard permits; any other wait is an error."""
     torch._dynamo.reset()
     device = torch.device("cuda")
-    guidance = make_guidance(choose_compute(device, compiling), "cuda", torch.bfloat16)
+    guidance = make_guidance(choose_compute(device, compiling), "cuda")
     settings = replace(PRESETS["tiny"], coarse_fraction=0.5, steps=40, shading=PRESETS["paper"].shading)
     state = new_distillation(settings, device)
     for step in range(16, 32):
