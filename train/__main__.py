@@ -84,8 +84,8 @@ class StageOptions(CommonOptions):
     folder of stage 1."""
     compile: CompileChoice = "auto"
     """How to compile the UNet. none: eager. blocks: starts sooner. whole: fastest. graphs: like whole, replayed as CUDA
-    graphs; for one GPU and small networks. auto: whole on a GPU (blocks with --parallel fsdp), none on a CPU. This
-    option may change when a run resumes."""
+    graphs; for small networks (tested on one GPU only). auto: whole on a GPU (blocks with --parallel fsdp), none on a
+    CPU. This option may change when a run resumes."""
     blocks: BlocksChoice = "auto"
     """Implementation of the UNet's blocks. diffusers: the original. lean: the same without its tensor copies. fused:
     also runs group norm, shift and SiLU as one kernel (needs Triton). auto: fused if compiled for a GPU, otherwise

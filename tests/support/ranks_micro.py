@@ -46,11 +46,14 @@ def train_in_turn(rank: int, world: int, folder: str, *jobs: tuple[str, Training
 
 
 def _train(run: TrainingRun, ranks: Ranks, event: str) -> None:
+    if event == "averaged":
+        loop.averages_after_backward = lambda compute, ranks: True
     if event == "poisoned" and ranks.rank == 1:
         _poison_step(2)
     if event != "stopped":
         train(run, ranks)
         loop.update, loop._loss = update, _plain_loss
+        loop.averages_after_backward = _averages_after_backward
         return
     if ranks.rank == 1:  # the one that does not write
         _ask_to_stop_at(2)
@@ -63,6 +66,7 @@ def _train(run: TrainingRun, ranks: Ranks, event: str) -> None:
 
 
 _plain_loss = loop._loss
+_averages_after_backward = loop.averages_after_backward
 
 
 def _poison_step(step: int) -> None:

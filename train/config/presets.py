@@ -248,7 +248,7 @@ EMBEDDED: Final = replace(
         widths=(32, 64, 96, 128),
         schedule=Schedule(steps=7_200, objects=64, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
         decoder_schedule=Schedule(
-            steps=12_000, objects=64, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100
+            steps=8_000, objects=64, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=100
         ),
     ),
     tower_training=replace(
@@ -260,7 +260,7 @@ EMBEDDED: Final = replace(
         pretrained=True,
         augmented=True,
         feature_weight=2.0,
-        kind_weight=0.3,
+        kind_weight=1.0,
         schedule=Schedule(steps=1_800, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

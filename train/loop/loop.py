@@ -36,6 +36,7 @@ from train.data.sampling import DiffusionNoise, StepKey, draw_noise
 from train.data.splits import split_set
 from train.data.training_set import TrainingSet, open_training_set, require_enough_objects, require_images
 from train.distributed.fsdp import whole_model
+from train.distributed.gradients import average_gradients, broadcast_weights
 from train.distributed.process_group import ALONE, Ranks, accumulating, clip_norm, wrap_ddp_or_fsdp
 from train.layers.compile import (
     Compute,
@@ -80,6 +81,7 @@ class TrainingSetup:
     mfu_meter: MfuMeter | None = None  # on a GPU
     ranks: Ranks = ALONE
     wrapped_unet: nn.Module | None = None  # the module to call for the loss (DDP's wrapper); None: the UNet itself
+    averages_gradients: bool = False  # average the gradients after the backward pass, because no wrapper does
 
     @property
     def trained(self) -> MultiViewModel:
@@ -210,7 +212,10 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
     )
     logger.info("%s", announcement(compute, run.device))
     prepare(unet, compute)
-    wrapped = wrap_ddp_or_fsdp(unet, ranks)
+    averages = averages_after_backward(compute, ranks)
+    if averages:
+        broadcast_weights(unet, ranks)
+    wrapped = unet if averages else wrap_ddp_or_fsdp(unet, ranks)
     optimizer = make_optimizer(
         unet.parameters(), compute, lr=run.schedule.peak_lr, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
@@ -226,7 +231,13 @@ def _set_up(run: TrainingRun, shards: TrainingSet, ranks: Ranks = ALONE) -> Trai
         mfu_meter=meter,
         ranks=ranks,
         wrapped_unet=wrapped,
+        averages_gradients=averages,
     )
+
+
+def averages_after_backward(compute: Compute, ranks: Ranks) -> bool:
+    """Return whether gradients are averaged after the backward pass, as CUDA graphs need, instead of by DDP."""
+    return compute.compile == "graphs" and ranks.world > 1
 
 
 def _resume_data(setup: TrainingSetup, progress: Progress) -> TrainingSetup:
@@ -289,7 +300,7 @@ def _step(
     loss, images, flops = torch.zeros((), device=model.device), 0, 0.0
     for micro in range(accumulation):
         views, draw = meter.wait_for(micro_batches)
-        with accumulating(model.unet, ranks, last=micro == accumulation - 1):
+        with accumulating(model.unet, ranks, last=setup.averages_gradients or micro == accumulation - 1):
             micro_loss = _loss(run, model, views, draw, StepKey(run.seed, step, micro, ranks.rank)) / accumulation
             micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
@@ -297,6 +308,8 @@ def _step(
         images += objects * targets * ranks.world
         frames = number_of_frames(run.reference, targets, dropped=run.drops_reference(step))
         flops += objects * setup.mfu_meter.per_object[frames] if setup.mfu_meter else 0.0  # on this rank
+    if setup.averages_gradients:
+        average_gradients(model.unet.parameters(), ranks)
     ranks.mean(loss)  # so that all ranks skip the same updates
     norm = clip_norm(model.unet.parameters(), run.recipe.clip_norm)
     update(setup.optimizer, loss, norm)

@@ -102,11 +102,10 @@ def check_run(run: TrainingRun, world: int = 1) -> None:
             f"--preset {run.recipe.name} fine-tunes a pretrained model: convert MVDream's sd-v2.1-base-4view.pt with "
             "`python -m train.convert` and give the converted folder with --init-from"
         )
-    if run.compile == "graphs" and (run.schedule.accumulation > 1 or world > 1):
-        # A CUDA graph overwrites gradients in place, so they can neither be accumulated nor all-reduced.
+    if run.compile == "graphs" and run.schedule.accumulation > 1:
+        # A CUDA graph overwrites gradients in place, so they cannot be accumulated.
         raise UserError(
-            f"--compile graphs needs one GPU and --grad-accum-steps 1, but there are {world} GPUs and "
-            f"--grad-accum-steps {run.schedule.accumulation}; use --compile whole"
+            f"--compile graphs needs --grad-accum-steps 1, but it is {run.schedule.accumulation}; use --compile whole"
         )
     if run.wandb is not None:
         import_wandb()

@@ -48,6 +48,7 @@ def runs(shards, base, tmp_path_factory):
     jobs = {
         "ddp": ("ddp", ranks_run(shards, folder / "ddp", base, keep_checkpoints=9, **often), ""),
         "fsdp": ("fsdp", ranks_run(shards, folder / "fsdp", base, keep_checkpoints=9, average_decay=0.6, **often), ""),
+        "averaged": ("ddp", ranks_run(shards, folder / "averaged", base, keep_checkpoints=9, **often), "averaged"),
         "stopped": ("ddp", ranks_run(shards, folder / "stopped", base, log_every=4, checkpoint_every=100), "stopped"),
         "poisoned": ("ddp", ranks_run(shards, folder / "poisoned", base, log_every=6), "poisoned"),
     }
@@ -96,6 +97,14 @@ def test_two_ranks_come_to_the_weights_of_one_with_the_same_batch(runs):
         for step in range(STEPS)
         for micro in range(2)
     )
+
+
+def test_gradients_averaged_after_the_backward_pass_are_those_of_ddp(runs):
+    assert_close(weights(runs["averaged"].out), weights(runs["ddp"].out))
+    compute = Compute("graphs")
+    assert loop.averages_after_backward(compute, Ranks(0, 2))
+    assert not loop.averages_after_backward(compute, Ranks(0, 1))
+    assert not loop.averages_after_backward(Compute("whole"), Ranks(0, 2))
 
 
 def test_fsdp_trains_the_same_and_writes_the_same_files(runs, base):
