@@ -25,7 +25,7 @@ def tree_rss_bytes(root: int, proc: Path = PROC) -> int | None:
         return None
     parents, pages = {}, {}
     for entry in proc.iterdir():
-        if entry.name.isdecimal() and (fields := _stat_fields(entry)):
+        if entry.name.isdecimal() and len(fields := _stat_fields(entry)) > 21:
             parents[int(entry.name)], pages[int(entry.name)] = int(fields[1]), int(fields[21])
     return PAGE_BYTES * sum(count for pid, count in pages.items() if _descends(pid, root, parents))
 

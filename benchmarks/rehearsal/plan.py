@@ -78,7 +78,8 @@ def plan(name: SizeName, out: Path, *, device: str, compile_unet: str) -> list[S
     checkpoint, shards, latents, mvdream = (out / part for part in ("checkpoint.pt", "shards", "latents", "mvdream"))
     stage1, stage2, sample, asset = (out / part for part in ("stage1", "stage2", "sample.png", "asset"))
     inputs, image = ("benchmarks.rehearsal.inputs",), ("--image", str(IMAGE))
-    training = (*on, "--preset", "paper", "--shards", str(latents), "--log-every", "1", "--compile", compile_unet)
+    data = ("--preset", "paper", "--shards", str(latents))
+    training = (*on, *data, "--log-every", "1", "--fail-on-nan", "--compile", compile_unet)
     last = ("--checkpoint-every", size.stage1[1])  # so that stage 1 writes a checkpoint after its last step
     return [
         Step("checkpoint", (*inputs, "checkpoint", str(checkpoint), "--size", name, *on), checkpoint),
