@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dataset.errors import UserError
 from dataset.io.files import write_file_atomic
 from distill.nerf.backend import has_kernels
+from distill.nerf.field_query import FieldWeights, query_points
 from distill.nerf.hash_grid import HashGrid
 from distill.nerf.settings import FieldSettings, HashGridSettings
 
@@ -89,6 +90,8 @@ class Field(nn.Module):
             from distill.nerf.kernels.field import decode
 
             samples = Samples(*decode(self.grid.look_up(x, jacobian=True), x, *self.kernel_arguments()))
+        elif x.device.type == "cpu":
+            samples = Samples(*query_points(x, self._weights(), self.settings))
         else:
             samples = Samples(*self.query_features(x, *self.grid.with_jacobian(x)))
         return samples._replace(albedo=self._textured(x, samples.albedo))
@@ -98,6 +101,11 @@ class Field(nn.Module):
         return (
             albedo if self.texture is None else torch.sigmoid(albedo_logits(albedo) + texture_logits(self.texture, x))
         )
+
+    def _weights(self) -> FieldWeights:
+        networks = (self.density_mlp, self.albedo_mlp)
+        layers = (layer.weight for network in networks for layer in (network.hidden, network.output))
+        return FieldWeights(self.grid.table, *layers)
 
     def kernel_arguments(self) -> tuple["MlpWeights", "FieldShape"]:
         """Return the weights of the two MLPs and the constants of the field, as arguments of the Triton kernels."""

@@ -31,48 +31,64 @@ def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
     A level whose table has an entry for every vertex is indexed densely; otherwise the index is a hash of the vertex.
 
     Args:
-        cell: Integer coordinates [3, n] of the cells.
+        cell: Integer coordinates [3, n] of the cells, int32 or int64.
         resolution: Number of cells of the level along each axis.
         table_size: Number of entries in the table of the level; a power of two if the level is hashed.
 
     Returns:
-        Indices [2, 2, 2, n]. The first three axes are x, y and z of the corner: 0 for the low side, 1 for the high
-        side.
+        Indices [2, 2, 2, n] of the same type. The first three axes are x, y and z of the corner: 0 for the low side, 1
+        for the high side.
     """
     dense = (resolution + 1) ** 3 <= table_size
     factors = ((resolution + 1) ** 2, resolution + 1, 1) if dense else _PRIMES
-    low_high = torch.stack([cell, cell + 1])  # [2, 3, n]
-    x, y, z = (low_high[:, axis] * factor for axis, factor in enumerate(factors))
     if dense:
-        return x[:, None, None] + y[:, None] + z
-    return (x[:, None, None] ^ y[:, None] ^ z) & (table_size - 1)
+        first = cell[0] * factors[0] + cell[1] * factors[1] + cell[2]
+        corner = [x * factors[0] + y * factors[1] + z for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+        return (first + cell.new_tensor(corner)[:, None]).view(2, 2, 2, -1)
+    low_high = torch.stack([cell, cell + 1]).long()  # [2, 3, n]; the products need 64 bits
+    x, y, z = ((low_high[:, axis] * factor & (table_size - 1)).to(cell.dtype) for axis, factor in enumerate(factors))
+    return x[:, None, None] ^ y[:, None] ^ z
 
 
 def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
     """Interpolate values at the corners of cells trilinearly.
 
     Args:
-        corners: For each of n points, the c values at each of the 8 corners of its cell, [c, 2, 2, 2, n]. The axes of
-            length 2 are x, y and z of the corner.
-        fraction: Position of each point in its cell, [3, n] in [0, 1].
-        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points (chain rule). None: compute
-            no derivatives.
+        corners: For each of n points, the c values at each of the 8 corners of its cell, [c, ..., 2, 2, 2, n]. The axes
+            of length 2 are x, y and z of the corner; "..." may be an axis of levels.
+        fraction: Position of each point in its cell, [..., 3, n] in [0, 1].
+        slope: Derivative [..., 3, n] of `fraction` with respect to the coordinates of the points (chain rule). None:
+            compute no derivatives.
 
     Returns:
-        The interpolated values [c, 1, n]. With `slope`: these values and their derivatives along x, y and z, [c, 4, n].
+        The interpolated values [c, ..., 1, n]. With `slope`: these values and their derivatives along x, y and z,
+        [c, ..., 4, n].
     """
-    x, y, z = fraction
-    along_z = corners[:, :, :, 0].lerp(corners[:, :, :, 1], z)  # [c, 2, 2, n]
-    along_yz = along_z[:, :, 0].lerp(along_z[:, :, 1], y)  # [c, 2, n]
-    value = along_yz[:, 0].lerp(along_yz[:, 1], x)  # [c, n]
+    x, y, z = fraction.unbind(-2)
+    y, z = y[..., None, :], z[..., None, None, :]
+    low, high = corners.unbind(-2)  # [c, ..., 2, 2, n]
     if slope is None:
-        return value[:, None]
-    by_x = along_yz[:, 1] - along_yz[:, 0]
-    by_y = along_z[:, :, 1] - along_z[:, :, 0]
-    by_z = corners[:, :, :, 1] - corners[:, :, :, 0]
-    by_z = by_z[:, :, 0].lerp(by_z[:, :, 1], y)
-    by_y, by_z = (rows[:, 0].lerp(rows[:, 1], x) for rows in (by_y, by_z))
-    return torch.stack([value, by_x * slope[0], by_y * slope[1], by_z * slope[2]], 1)
+        low, high = low.lerp(high, z).unbind(-2)  # [c, ..., 2, n]
+        low, high = low.lerp(high, y).unbind(-2)  # [c, ..., n]
+        return low.lerp(high, x)[..., None, :]
+    by_z = high - low
+    low, high = torch.addcmul(low, by_z, z).unbind(-2)
+    by_y = high - low
+    low, high = torch.addcmul(low, by_y, y).unbind(-2)
+    by_x = high - low
+    by_z = _linear(by_z, y)
+    result = corners.new_empty(*by_x.shape[:-1], 4, by_x.shape[-1])
+    torch.addcmul(low, by_x, x, out=result[..., 0, :])
+    derivatives = (by_x, _linear(by_y, x), _linear(by_z, x))
+    for axis, derivative in enumerate(derivatives):
+        torch.mul(derivative, slope[..., axis, :], out=result[..., axis + 1, :])
+    return result
+
+
+def _linear(ends: Tensor, fraction: Tensor) -> Tensor:
+    """Interpolate between the low and the high end, [..., 2, n]; like `lerp`, which is slower on a CPU."""
+    low, high = ends.unbind(-2)
+    return torch.addcmul(low, high - low, fraction)
 
 
 def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
@@ -80,19 +96,20 @@ def interpolate_transposed(grads: Tensor, fraction: Tensor, slope: Tensor | None
 
     Args:
         grads: Gradients of the loss with respect to the tensor that `interpolate` returned for c values at n points:
-            [c, 1, n], or [c, 4, n] with `slope`.
-        fraction: Position of each point in its cell, [3, n] in [0, 1].
-        slope: Derivative [3, n] of `fraction` with respect to the coordinates of the points; None if `interpolate`
+            [c, ..., 1, n], or [c, ..., 4, n] with `slope`.
+        fraction: Position of each point in its cell, [..., 3, n] in [0, 1].
+        slope: Derivative [..., 3, n] of `fraction` with respect to the coordinates of the points; None if `interpolate`
             computed no derivatives.
 
     Returns:
-        Gradients [c, 2, 2, 2, n] of the loss with respect to the values at the corners of the cells.
+        Gradients [c, ..., 2, 2, 2, n] of the loss with respect to the values at the corners of the cells.
     """
-    x, y, z = fraction
+    x, y, z = fraction.unbind(-2)
+    y, z = y[..., None, :], z[..., None, None, :]
     if slope is None:
-        return _spread(_spread(_spread(grads[:, 0], x), y), z)
-    by_x, by_y, by_z = (grads[:, 1:] * slope).unbind(1)
-    along_yz = _spread(grads[:, 0], x, by_x)
+        return _spread(_spread(_spread(grads[..., 0, :], x), y), z)
+    by_x, by_y, by_z = (grads[..., 1:, :] * slope).unbind(-2)
+    along_yz = _spread(grads[..., 0, :], x, by_x)
     along_z = _spread(along_yz, y, _spread(by_y, x))
     return _spread(along_z, z, _spread(_spread(by_z, x), y))
 
@@ -102,8 +119,14 @@ def _spread(grad: Tensor, fraction: Tensor, grad_difference: Tensor | None = Non
 
     `grad_difference` is the gradient of high - low, or None.
     """
-    high = grad * fraction if grad_difference is None else torch.addcmul(grad_difference, grad, fraction)
-    return torch.stack([grad - high, high], -2)
+    spread = grad.new_empty(*grad.shape[:-1], 2, grad.shape[-1])
+    low, high = spread.unbind(-2)
+    if grad_difference is None:
+        torch.mul(grad, fraction, out=high)
+    else:
+        torch.addcmul(grad_difference, grad, fraction, out=high)
+    torch.sub(grad, high, out=low)
+    return spread
 
 
 class _LookUp(torch.autograd.Function):
@@ -149,7 +172,7 @@ def _locate(unit: Tensor, resolution: int, table_size: int, jacobian: bool) -> t
     position = unit.clamp(0, 1) * resolution
     cell = position.floor().clamp(max=resolution - 1)
     slope = ((unit >= 0) & (unit <= 1)).to(unit.dtype) * resolution if jacobian else None
-    return corner_indices(cell.long(), resolution, table_size), position - cell, slope
+    return corner_indices(cell.int(), resolution, table_size), position - cell, slope
 
 
 def look_up(table: Tensor, unit: Tensor, settings: HashGridSettings, jacobian: bool) -> Tensor:

@@ -36,6 +36,27 @@ def in_occupied_cell(x: Tensor, cells: OccupancyCells) -> Tensor:
     return occupied
 
 
+def in_occupied_cell_along(origin: Tensor, direction: Tensor, t: Tensor, cells: OccupancyCells) -> Tensor:
+    """Return whether points on rays lie in occupied cells, as `in_occupied_cell` does for world points.
+
+    Args:
+        origin: Origins [3, n, 1] of n rays.
+        direction: Directions [3, n, 1] of the rays.
+        t: Distances [n, s] of s points on each ray.
+        cells: The occupied cells.
+
+    Returns:
+        Booleans [n, s].
+    """
+    side = len(cells.occupied)
+    index = torch.zeros_like(t, dtype=torch.int32)
+    for axis in range(3):  # one axis at a time, because arrays of points [..., 3] are slow on a CPU
+        x = origin[axis] + direction[axis] * t
+        index *= side
+        index += ((x + cells.radius) * (side / (2 * cells.radius))).int().clamp_(0, side - 1)
+    return cells.occupied.flatten().index_select(0, index.flatten()).view(t.shape)
+
+
 class Occupancy(nn.Module):
     """The occupancy grid of the cube around a scene. It is updated during the optimization and saved in checkpoints."""
 

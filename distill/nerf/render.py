@@ -181,27 +181,30 @@ def _visible_samples_of_group(
     segments = RaySegments(rays.origin, rays.direction, *ball_bounds(rays, scene.radius), shift)
     cells = None if occupancy is None else occupancy.cells
     samples = occupied_samples(segments, cells, step, 2 * scene.radius, budget)
+    skips_transparent = occupancy is not None and settings.alpha_threshold > 0
+    if not skips_transparent and settings.min_transmittance == 0:
+        return samples
     chunks = sample_chunks(len(samples.t), budget)
     density = torch.cat([scene.density(_points(rays, samples.ray[chunk], samples.t[chunk])) for chunk in chunks])
     _, transmittance = ray_weights(density, samples.starts, step)
     # Not "> limit": NaN samples are kept, so that the loss becomes NaN too.
     dropped = transmittance <= settings.min_transmittance
-    if occupancy is not None and settings.alpha_threshold:
+    if occupancy is not None and skips_transparent:
         dropped |= -torch.expm1(-density * step) < occupancy.mean.clamp(max=settings.alpha_threshold)
     return samples.keep(~dropped)
 
 
 def _points(rays: Rays, ray: Tensor, t: Tensor) -> Tensor:
     """Return world points [m, 3] at distances t [m] along the rays with indices `ray` [m]."""
-    return rays.origin[ray] + rays.direction[ray] * t[:, None]
+    return rays.origin.index_select(0, ray) + rays.direction.index_select(0, ray) * t[:, None]
 
 
 def _composite(scene: Scene, rays: Rays, samples: PackedSamples, *, step: float, shade: Shade) -> Tensor:
     """Return color, alpha, distance, normal and the sum of Eq. 8 of rays [n, 9]."""
     x = _points(rays, samples.ray, samples.t)
     point_samples = scene.query(x)
-    color = shade(x, point_samples, rays.frame[samples.ray])
+    color = shade(x, point_samples, rays.frame.index_select(0, samples.ray))
     t = samples.t[:, None]
-    away = facing_away(point_samples.normal, rays.direction[samples.ray])[:, None]
+    away = facing_away(point_samples.normal, rays.direction.index_select(0, samples.ray))[:, None]
     values = torch.cat([color, torch.ones_like(t), t, point_samples.normal, away], -1)
     return composite(point_samples.density, values, samples.starts, step, detached=1)

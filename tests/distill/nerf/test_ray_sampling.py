@@ -65,6 +65,42 @@ def test_samples_equal_the_naive_loop(cells, budget):
     assert any(not places for places in expected)
 
 
+def corner_cells(*corner: int) -> OccupancyCells:
+    occupied = torch.zeros(5, 5, 5, dtype=torch.bool)
+    occupied[corner] = True
+    return OccupancyCells(occupied, RADIUS)
+
+
+@pytest.mark.parametrize("cells", [corner_cells(2, 1, 3), corner_cells(4, 2, 2), corner_cells(0, 2, 1)])
+def test_samples_of_one_cell_equal_the_naive_loop(cells):
+    """Steps outside the box around the occupied cells are not tested; rays parallel to an axis never leave its slab."""
+    places = torch.linspace(-0.8, 0.8, 9)
+    across = torch.cartesian_prod(places, places)
+    origins, directions = [], []
+    for axis in range(3):
+        others = [other for other in range(3) if other != axis]
+        origin, direction = torch.full((len(across), 3), -2.0), torch.zeros(len(across), 3)
+        origin[:, others], direction[:, axis] = across, 1.0
+        origins.append(origin)
+        directions.append(direction)
+    origin, direction = torch.cat(origins), torch.cat(directions)
+    some = some_rays()
+    rays = Rays(torch.cat([origin, some.origin]), torch.cat([direction, some.direction]), torch.zeros(len(origin) + 30))
+    segments = segments_of(rays)
+    packed = occupied_samples(segments, cells, STEP, 2 * RADIUS, 10_000)
+    expected = [naive_places(segments, cells, index) for index in range(len(rays.frame))]
+    assert packed.starts.diff().tolist() == [len(places) for places in expected]
+    torch.testing.assert_close(packed.t, torch.tensor([t for places in expected for t in places]))
+    assert len(packed.t) > 10
+
+
+def test_empty_cells_have_no_samples():
+    cells = OccupancyCells(torch.zeros(5, 5, 5, dtype=torch.bool), RADIUS)
+    packed = occupied_samples(segments_of(some_rays()), cells, STEP, 2 * RADIUS, 10_000)
+    assert packed.starts.tolist() == [0] * 31
+    assert packed.t.shape == (0,)
+
+
 def test_no_rays_have_no_samples():
     nothing = RaySegments(*(values[:0] for values in segments_of(some_rays())))
     packed = march_dense(nothing, some_cells(), STEP, STEPS, 10)
