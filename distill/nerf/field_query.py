@@ -179,9 +179,9 @@ def _backward(
 
 def _by_channel(weights: Tensor, channels: int) -> Tensor:
     """Sort the columns [h, w] of weights by channel and then by level; in a field they are sorted by level first."""
-    return weights.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1)
+    return weights.view(len(weights), -1, channels).transpose(1, 2).flatten(1)
 
 
 def _by_level(weights: Tensor, channels: int) -> Tensor:
     """Invert `_by_channel`."""
-    return weights.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+    return weights.view(len(weights), channels, -1).transpose(1, 2).flatten(1)
