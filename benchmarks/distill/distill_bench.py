@@ -5,9 +5,12 @@ size of Stable Diffusion 2.1 and random weights; an oracle drives the field (`di
 through a real object. The first `--warm-up` steps of a phase, which compile, are not counted. The time is extrapolated
 to the preset's number of steps, and the time of checkpoints and previews is added.
 
-The benchmark prints the time of a step by part, the lower bound (the networks' operations at the measured matmul peak)
-and, for comparison, the time of a plain loop: eager, float32 weights under bf16 autocast, reading every loss. The last
-line is JSON.
+`compile_s` is the time of the warm-up beyond that of later steps: compiling the networks and kernels, and recording the
+CUDA graphs. A second run on the same machine finds the compiled code in its cache (`dataset.compile_cache`).
+
+The benchmark prints the time of a step by part, on the device and on the host, the lower bound (the networks'
+operations at the measured matmul peak) and, for comparison, the time of a plain loop: eager, float32 weights under bf16
+autocast, reading every loss. The last line is JSON.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from benchmarks.distill.distill_parts import (
     random_model,
     step_flops,
 )
+from benchmarks.distill.schedules import SCHEDULES, shortened
 from benchmarks.options import add_device, add_matmul
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
@@ -41,6 +45,7 @@ from distill.output.preview import view_distance, view_fov_deg, write_preview
 from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
 from distill.sds.guidance import Guidance, Prediction, model_guidance
 from distill.sds.loop import train_step
+from distill.sds.networks import to_run_precision
 from distill.sds.oracle import render_truth
 from distill.sds.schedule import PRESETS, CameraViews, DistillSettings
 from train.layers.compile import BLOCKS, Compute, choose_compute
@@ -56,20 +61,22 @@ class Phase:
 
     step_s: float
     parts_s: dict[str, float]  # per step
-    first_step_s: float  # includes the compilation
+    host_s: dict[str, float]  # per step; includes waiting for the device
+    first_step_s: float  # includes most of the compilation
+    compile_s: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     device = torch.device(options.device)
-    paper = PRESETS[options.preset]
+    paper = shortened(PRESETS[options.preset], options.schedule)
     if options.samples_per_ray is not None:
         paper = replace(paper, march=replace(paper.march, samples_per_ray=options.samples_per_ray))
     # Each phase is half of the short run. Rescaling is off: it would mix the channels of networks and oracle through
     # their common standard deviation.
     settings = replace(paper, steps=2 * options.steps, coarse_fraction=0.5, sds_rescale=0.0)
-    # In the networks' type: bf16 is slow on a CPU.
-    peak = matmul_peak(device, options.matmul, network_type(device))
+    # In float32 on a CPU, where bf16 is slow.
+    peak = matmul_peak(device, options.matmul, torch.bfloat16 if device.type == "cuda" else torch.float32)
     sizes = SIZES[options.preset]
     flops = {
         phase: step_flops(sizes, views)
@@ -92,24 +99,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plain_s, same_s = (sum(way[phase].step_s * steps[phase] for phase in PHASES) for way in ways)
         speedup = plain_s / same_s
         print(f"same field: {plain_s / 60:.2f} min with the plain loop, {same_s / 60:.2f} min with ours")
+    compile_s = sum(ours[phase].compile_s for phase in PHASES)
     for phase in PHASES:
         floors = {name: 1000 * number / peak for name, number in flops[phase].items()}
         print(f"{phase}: {1000 * ours[phase].step_s:.2f} ms per step: {_rounded(ours[phase].parts_s, 1000)}")
+        print(f"{phase}: on the host: {_rounded(ours[phase].host_s, 1000)}")
         print(f"{phase}: lower bound {_rounded(floors)} ms; first step {ours[phase].first_step_s:.1f} s")
     print(
         f"{paper.steps} steps, extrapolated from {options.steps - options.warm_up} of each phase: "
         f"{run_s / 60:.2f} min; lower bound of the networks {floor_s / 60:.2f} min; "
-        f"checkpoints and previews {extra_s:.1f} s"
+        f"checkpoints and previews {extra_s:.1f} s; compilation {compile_s:.1f} s"
     )
     line = {
         "preset": options.preset,
         "samples_per_ray": paper.march.samples_per_ray,
+        "schedule": options.schedule,
+        "steps": paper.steps,
         "minutes_per_asset": round((run_s + extra_s) / 60, 3),
+        "compile_s": round(compile_s, 2),
+        "minutes_with_compile": round((run_s + extra_s + compile_s) / 60, 3),
         "peak_gib": _or_none(memory),
         "share_of_floor": round(floor_s / run_s, 4),
         "floor_minutes": round(floor_s / 60, 3),
         "step_ms": {phase: round(1000 * ours[phase].step_s, 3) for phase in PHASES},
         "split_ms": {phase: _rounded(ours[phase].parts_s, 1000) for phase in PHASES},
+        "host_ms": {phase: _rounded(ours[phase].host_s, 1000) for phase in PHASES},
         "first_step_s": {phase: round(ours[phase].first_step_s, 2) for phase in PHASES},
         "checkpoints_and_previews_s": round(extra_s, 1),
         "speedup_vs_plain": _or_none(speedup),
@@ -119,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "matmul_peak_tflops": round(peak / 1e12, 2),
         "compile": compute.compile,
         "blocks": compute.blocks,
+        "graphs": options.graphs,
+        "unet_type": options.unet_type if device.type == "cuda" else "float32",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
     }
@@ -142,6 +158,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="how to compile the networks, as in `python -m distill`",
     )
     parser.add_argument(
+        "--graphs",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether the networks run as CUDA graphs (auto: on a GPU, if they are compiled)",
+    )
+    parser.add_argument(
+        "--unet-type", choices=("float16", "bfloat16"), default="float16", help="type of the UNet on a GPU"
+    )
+    parser.add_argument("--schedule", choices=SCHEDULES, default="full", help="a shorter schedule (schedules.py)")
+    parser.add_argument(
         "--blocks",
         choices=BLOCKS,
         default="auto",
@@ -157,18 +183,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def network_type(device: torch.device) -> torch.dtype:
-    """Return the type in which `python -m distill` loads a model."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
 def measure_ours(
     options: argparse.Namespace, settings: DistillSettings, compute: Compute, device: torch.device
 ) -> tuple[dict[str, Phase], Distillation, OracleDriver]:
     """Measure both phases as `python -m distill` runs them. Also return the final state and the guidance."""
-    model = random_model(SIZES[options.preset], device, network_type(device))
-    tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device, dtype=_dtype(model.unet))
-    networks = model_guidance(model, tokens, 15.0, 10.0, compute)
+    model = random_model(SIZES[options.preset], device, torch.float32)
+    model = to_run_precision(model, device, getattr(torch, options.unet_type))
+    tokens = torch.randn(1, 1, SIZES[options.preset].unet.token_width, device=device)
+    graphs = {"auto": None, "on": True, "off": False}[options.graphs]
+    networks = model_guidance(model, tokens, 15.0, 10.0, compute, graphs=graphs)
     state = new_distillation(settings, device)
     watch, truths = DeviceTimer(device), OracleLatents(settings, model.spec.latent_size, device)
     driven = OracleDriver(networks, SIZES[options.preset].unet.latent_channels, truths, watch)
@@ -237,16 +260,20 @@ def run_phase(
             [loss.item() for loss in result.losses.values()]
         watch.mark("rest")
 
+    def run_all(steps: range) -> None:
+        for step in steps:
+            run(step)
+
     first_step_s = seconds_of(lambda: run(steps[0]), device)
-    for step in steps[1:warm_up]:
-        run(step)
+    warm_up_s = first_step_s + seconds_of(lambda: run_all(steps[1:warm_up]), device)
     watch.seconds()
     watch.mark("start")
-    for step in steps[warm_up:]:
-        run(step)
-    parts, counted = watch.seconds(), len(steps) - warm_up
+    run_all(steps[warm_up:])
+    host, parts, counted = watch.host_seconds(), watch.seconds(), len(steps) - warm_up
     hook.remove()
-    return Phase(sum(parts.values()) / counted, {name: parts.get(name, 0.0) / counted for name in PARTS}, first_step_s)
+    step_s = sum(parts.values()) / counted
+    parts, host = ({name: times.get(name, 0.0) / counted for name in PARTS} for times in (parts, host))
+    return Phase(step_s, parts, host, first_step_s, max(0.0, warm_up_s - warm_up * step_s))
 
 
 def _between_steps(state: Distillation, paper: DistillSettings, device: torch.device) -> float:
@@ -274,10 +301,6 @@ def _psnr(state: Distillation, paper: DistillSettings, device: torch.device) -> 
     ).rgb.permute(0, 3, 1, 2)
     truth = render_truth(FIGURE, cameras, fov_deg, resolution, device=device)
     return psnr_of_mse_db(float((rendered - truth).square().mean()))
-
-
-def _dtype(module: torch.nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
 
 
 def _rounded(values: Any, factor: float = 1.0) -> Any:

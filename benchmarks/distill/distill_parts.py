@@ -5,7 +5,7 @@ oracle are channels of one tensor: the networks run forward and backward, but th
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,24 +56,36 @@ class DeviceTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
-        self._marks: list[tuple[str, Any]] = []
+        self._marks: list[tuple[str, float, Any]] = []
 
     def mark(self, name: str) -> None:
         """Attribute the time since the previous mark to `name`."""
-        moment: Any = time.perf_counter()
+        event: Any = None
         if self._gpu:
-            moment = torch.cuda.current_stream().record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
-        self._marks.append((name, moment))
+            event = torch.cuda.current_stream().record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        self._marks.append((name, time.perf_counter(), event))
+
+    def host_seconds(self) -> dict[str, float]:
+        """Return the seconds by name since the last call of `seconds`, on the host's clock.
+
+        On a GPU, they are the time in which the host launches work or waits for the device.
+        """
+        return self._sums(lambda before, after: after[1] - before[1])
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds by name since the last call, after synchronizing the device."""
         if self._gpu:
             torch.cuda.synchronize()
-        sums: dict[str, float] = {}
-        for (_, before), (name, moment) in zip(self._marks, self._marks[1:], strict=False):
-            passed = before.elapsed_time(moment) / 1000 if self._gpu else moment - before
-            sums[name] = sums.get(name, 0.0) + passed
+            sums = self._sums(lambda before, after: before[2].elapsed_time(after[2]) / 1000)
+        else:
+            sums = self.host_seconds()
         self._marks.clear()
+        return sums
+
+    def _sums(self, passed: Callable[[Any, Any], float]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for before, after in zip(self._marks, self._marks[1:], strict=False):
+            sums[after[0]] = sums.get(after[0], 0.0) + passed(before, after)
         return sums
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.distill.oracle_objects import HELD_OUT, OBJECTS, SMALL, quality, rebuild
+from benchmarks.distill.schedules import SCHEDULES, shortened
 from dataset.errors import run_cli
 from distill.mesh import export
 from distill.nerf.render import render_views
@@ -32,8 +33,8 @@ _RESOLUTION = 96  # of the images in compare.png
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     options = _options(arguments)
-    settings = replace(SMALL, steps=options.steps, seed=options.seed)
-    line: dict[str, object] = {"steps": options.steps, "seed": options.seed}
+    settings = shortened(replace(SMALL, steps=options.steps, seed=options.seed), options.schedule)
+    line: dict[str, object] = {"steps": settings.steps, "schedule": options.schedule, "seed": options.seed}
     for name in options.objects:
         folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--objects", nargs="+", choices=sorted(OBJECTS), default=list(OBJECTS), help="objects to distill (default: all)"
     )
-    parser.add_argument("--steps", type=int, default=SMALL.steps, help="steps per object")
+    parser.add_argument("--steps", type=int, default=SMALL.steps, help="steps per object of the full schedule")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="full", help="a shorter schedule (schedules.py)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the distillations")
     return parser.parse_args(arguments)
 

@@ -83,15 +83,19 @@ def test_the_networks_operations_are_the_known_ones():
 @pytest.mark.integration
 def test_the_benchmark_at_toy_size(capsys):
     numbers = ["--steps", "2", "--warm-up", "1", "--plain-steps", "2", "--matmul", "64"]
-    arguments = ["--preset", "tiny", "--device", "cpu", *numbers]
+    arguments = ["--preset", "tiny", "--device", "cpu", "--schedule", "fast", *numbers]
     assert main(arguments) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["minutes_per_asset"] > 0
+    assert line["minutes_with_compile"] >= line["minutes_per_asset"]
+    assert line["compile_s"] >= 0
+    assert line["steps"] == PRESETS["tiny"].steps / 2
     assert line["peak_gib"] is None
     assert line["share_of_floor"] > 0
     for phase in ("coarse", "fine"):
         assert sum(line["split_ms"][phase].values()) == pytest.approx(line["step_ms"][phase], rel=1e-2)
         assert min(line["split_ms"][phase].values()) > 0
+        assert line["host_ms"][phase] == line["split_ms"][phase]
 
 
 def test_the_benchmark_needs_few_packages():
