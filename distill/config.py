@@ -121,7 +121,8 @@ class DistillArgs:
     mesh with vertex colors. points: a point cloud."""
     compile: CompileChoice = "auto"
     """How to compile the networks: whole or by blocks. Compilation takes minutes; the run is then about twice as fast.
-    graphs: like whole, replayed as CUDA graphs. auto: whole on a GPU for 3,000 steps or more, otherwise none."""
+    On a GPU, compiled networks are replayed as CUDA graphs; graphs is the same as whole, but refuses a CPU. auto: whole
+    on a GPU for 3,000 steps or more if triton is installed, otherwise none."""
     background: Background = "auto"
     """How to remove the background of an opaque image. uniform: a background of one color or a smooth gradient. auto:
     the same, but any other background is kept. rembg: any background, with the optional package rembg. keep: never."""

@@ -171,8 +171,8 @@ def _distill(
     compute = choose_compute(device, available_compile_choice(job.effective_compile, device))
     if compute.compile != "none":
         logger.info(
-            "%s: compiling the networks takes minutes, in the coarse and again in the fine part of the run "
-            "(avoid this with --compile none)",
+            "%s: compiling the networks takes minutes, in the coarse and again in the fine part of the run, but only "
+            "in the first run on this machine (avoid this with --compile none)",
             title,
         )
     guidance = model_guidance(
