@@ -16,15 +16,15 @@ The loss is a weighted sum of five terms; the last four are optional:
 
 Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), and the encoder
 sees augmented views (`train.components.augment`). Then it also understands photographs and drawings. The pretrained
-weights have a lower learning rate, and their batch normalization keeps the statistics of photographs; docs/LOG.md
-compares this with other settings. Optionally, half of the objects are mirrored. Thumbnails and features are those of
-the views as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the
+weights have a lower learning rate or none, and their batch normalization keeps the statistics of photographs;
+docs/LOG.md compares this with other settings. Optionally, half of the objects are mirrored. Thumbnails and features are
+those of the views as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the
 size of an object, so the encoder learns to infer the size from the shape. It must also infer the size from the shape
 when a user gives an image.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -178,11 +178,7 @@ def train_image_encoder(
             shown["kinds"] = float(of_kinds.detach())
         return loss, shown
 
-    if pretrained:
-        freeze_norms(pretrained.trunk)
-    slow = list(pretrained.trunk.parameters()) if pretrained else []
-    known = {id(parameter) for parameter in slow}
-    fast = [each for each in (*image_encoder.parameters(), *heads.parameters()) if id(each) not in known]
+    fast, slow = _trained_parameters([image_encoder, heads], pretrained, recipe.pretrained_lr_factor)
     optimize(
         "image encoder",
         fast,
@@ -192,6 +188,20 @@ def train_image_encoder(
         pretrained_lr_factor=recipe.pretrained_lr_factor,
     )
     return image_encoder.eval()
+
+
+def _trained_parameters(
+    networks: Sequence[nn.Module], pretrained: TimmVisual | None, lr_factor: float
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters to train without and with pretrained values; without a learning rate, freeze the latter."""
+    slow: list[nn.Parameter] = []
+    if pretrained:
+        freeze_norms(pretrained.trunk)
+        pretrained.trunk.requires_grad_(lr_factor > 0)
+        slow = [parameter for parameter in pretrained.trunk.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in slow}
+    trained = [each for network in networks for each in network.parameters() if each.requires_grad]
+    return [each for each in trained if id(each) not in known], slow
 
 
 def _load_pretrained(

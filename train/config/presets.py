@@ -57,7 +57,7 @@ class ImageEncoderRecipe:
     pretrained: bool = False  # start from ImageNet weights (`train.components.backbone`)
     augmented: bool = False  # show the encoder augmented views (`train.components.augment`)
     feature_weight: float = 0.0  # weight of predicting the features of the pretrained network; 0: off
-    pretrained_lr_factor: float = 0.05  # of the learning rate of the pretrained weights
+    pretrained_lr_factor: float = 0.05  # of the learning rate of the pretrained weights; 0: they are not trained
     kind_weight: float = 0.0  # weight of predicting the kind of the object, where it is known; 0: off
 
 
@@ -260,7 +260,8 @@ EMBEDDED: Final = replace(
         pretrained=True,
         augmented=True,
         feature_weight=2.0,
-        kind_weight=1.0,
+        pretrained_lr_factor=0.0,  # no worse than a low rate on photographs, and the features keep their meaning
+        kind_weight=2.0,
         schedule=Schedule(steps=1_800, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

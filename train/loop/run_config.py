@@ -35,7 +35,9 @@ _ADDED_TO_IMAGE_ENCODER: Final = {
     "augmented": False,
     "feature_weight": 0.0,
     "pretrained_lr_factor": 0.05,
+    "kind_weight": 0.0,
 }
+_ADDED_TO_AUTOENCODER: Final = {"decoder_schedule": None}
 _STAGE_2_ONLY: Final = ("recipe.reference_drop_chance",)
 
 
@@ -172,6 +174,8 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
         saved["recipe"] = {**_ADDED, **saved["recipe"]}
         if encoder := saved["recipe"].get("tower_training"):
             saved["recipe"]["tower_training"] = {**_ADDED_TO_IMAGE_ENCODER, **encoder}
+        if autoencoder := saved["recipe"].get("autoencoder"):
+            saved["recipe"]["autoencoder"] = {**_ADDED_TO_AUTOENCODER, **autoencoder}
         if changed := differences(saved, config, free):
             raise UserError(
                 settings_differ(

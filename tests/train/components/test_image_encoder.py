@@ -115,6 +115,16 @@ def test_batch_norms_keep_their_statistics(shards: ShardSet, weights: Path) -> N
     assert any("running_mean" in name for name in before)
 
 
+def test_without_a_learning_rate_the_pretrained_network_does_not_change(shards: ShardSet, weights: Path) -> None:
+    recipe = _recipe(3, feature_weight=1.0, pretrained_lr_factor=0.0)
+    encoder = train_image_encoder(shards, SPEC, recipe, seed=0, device=CPU, backbone=weights)
+    visual, untrained = encoder.visual, build_image_encoder(SPEC).visual
+    assert isinstance(visual, TimmVisual)
+    assert isinstance(untrained, TimmVisual)
+    load_backbone(untrained, SPEC.architecture, weights)
+    torch.testing.assert_close(visual.trunk.state_dict(), untrained.trunk.state_dict(), atol=0, rtol=0)
+
+
 def test_pretrained_parameters_learn_more_slowly() -> None:
     fresh, slow = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     schedule = Schedule(steps=1, objects=1, accumulation=1, peak_lr=0.1, decay="constant", warmup_steps=0)

@@ -17,8 +17,9 @@ def test_a_run_from_before_pretrained_encoders_resumes(shards: Path, tmp_path: P
     write_or_check_config(run, ShardSet(shards))
     path = run.out / CONFIG_FILE
     saved = json.loads(path.read_text())
-    for name in ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor"):
+    for name in ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor", "kind_weight"):
         del saved["recipe"]["tower_training"][name]
+    del saved["recipe"]["autoencoder"]["decoder_schedule"]
     path.write_text(json.dumps(saved))
     write_or_check_config(run, ShardSet(shards))
     assert run.recipe.tower_training is not None
