@@ -18,9 +18,9 @@ Optionally, the network starts from weights pretrained on photographs (`train.co
 sees augmented views (`train.components.augment`). Then it also understands photographs and drawings. The pretrained
 weights have a lower learning rate or none, and their batch normalization keeps the statistics of photographs;
 docs/LOG.md compares this with other settings. Optionally, half of the objects are mirrored. Thumbnails and features are
-those of the views as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering hides the
-size of an object, so the encoder learns to infer the size from the shape. It must also infer the size from the shape
-when a user gives an image.
+those of the views as rendered, even if the encoder centers the object in its input images (`object_fill`). Centering
+hides the size of an object, so the encoder learns to infer the size from the shape. It must also infer the size from
+the shape when a user gives an image.
 """
 
 import logging
