@@ -63,7 +63,8 @@ class MarchSettings:
     """Number of samples evaluated at once, about 3.5 KB each with gradients in plain torch. The Triton kernels need a
     third of that memory and evaluate four times as many samples at once. More samples are rendered in chunks."""
     min_transmittance: float = 1e-4
-    """Rays end where the transmittance falls below this value."""
+    """Rays end where the transmittance falls below this value. 0: evaluate all samples. Otherwise a first pass computes
+    the density of all samples and finds the hidden ones."""
     alpha_threshold: float = 0.01
     """Samples with less opacity than this are skipped. If the mean of the occupancy grid is lower, that mean is the
     limit."""
