@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train.train_bench import SHAPES
-from distill.sds.guidance import Guidance, Prediction
+from distill.sds.guidance import Denoise, Guidance, Prediction
 from distill.sds.oracle import AnalyticSolid, Ball, Cuboid, render_truth
-from distill.sds.schedule import CameraViews, DistillSettings, plan_step
+from distill.sds.schedule import PRESETS, CameraViews, DistillSettings, draw_views, plan_step
 from train.model.multiview import ModelSpec, MultiViewModel
-from train.model.noise_schedule import noise_schedule
+from train.model.noise_schedule import add_noise, clean_latents, noise_schedule
 from train.model.unet import CAMERA_NUMBERS, UNetShape, build_unet, run_unet
 
 # A figure whose front and back differ, with a hand to one side.
@@ -31,6 +31,7 @@ FIGURE: Final[tuple[AnalyticSolid, ...]] = (
 )
 _ORACLE_SIDE: Final = 64  # pixels per side of the oracle's images
 _ORACLE_SCALE: Final = 2.0  # range of its latents, about that of a VAE
+_PRECISION_TIMESTEP: Final = 980
 Networks = tuple[nn.Module, nn.Module]
 
 
@@ -163,6 +164,22 @@ def step_flops(sizes: Sizes, views: int) -> dict[str, float]:
         with FlopCounterMode(display=False) as vae_counter:
             encoder.encode(images).latent_dist.mean.sum().backward()
     return {"unet": float(unet_counter.get_total_flops()), "vae": float(vae_counter.get_total_flops())}
+
+
+@torch.no_grad()
+def predicted_clean(denoise: Denoise, sizes: Sizes, views: int, alphas_cumprod: Tensor) -> Tensor:
+    """Return x0_hat [views, c, latent, latent] with guidance for random latents at timestep 980.
+
+    The latents are always the same, so that two ways of computing the UNet can be compared. Errors are large at this
+    timestep.
+    """
+    random = torch.Generator().manual_seed(0)
+    shape = views, sizes.unet.latent_channels, sizes.unet.latent_size, sizes.unet.latent_size
+    latents, noise = (torch.randn(shape, generator=random).to(alphas_cumprod.device) for _ in range(2))
+    noisy = add_noise(latents, noise, alphas_cumprod[_PRECISION_TIMESTEP])
+    timesteps = torch.full((views,), _PRECISION_TIMESTEP, device=latents.device)
+    guided = denoise(noisy, timesteps, draw_views(PRESETS["paper"], 0, views)).guided
+    return clean_latents(noisy, guided, alphas_cumprod[_PRECISION_TIMESTEP])
 
 
 class OracleLatents:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.distill.distill_bench import main
-from benchmarks.distill.distill_parts import SIZES, random_model, step_flops
+from benchmarks.distill.distill_parts import SIZES, predicted_clean, random_model, step_flops
 from dataset.camera import spherical_to_c2w
 from distill.nerf.rays import camera_rays
 from distill.sds.checkpoint import new_distillation
@@ -89,6 +89,7 @@ def test_the_benchmark_at_toy_size(capsys):
     assert line["minutes_per_asset"] > 0
     assert line["minutes_with_compile"] >= line["minutes_per_asset"]
     assert line["compile_s"] >= 0
+    assert line["x0_rms_error"] < 1e-3
     assert line["steps"] == PRESETS["tiny"].steps / 2
     assert line["peak_gib"] is None
     assert line["share_of_floor"] > 0
@@ -139,3 +140,22 @@ def test_a_step_waits_for_the_gpu_only_to_count(compiling):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert result.total.isfinite()
+
+
+@pytest.mark.gpu
+def test_float16_with_a_float32_output_is_closer_than_bfloat16():
+    torch._dynamo.reset()
+    gpu, clean, errors = torch.device("cuda"), {}, []
+    for unet_type in (torch.float32, torch.float16, torch.bfloat16):
+        torch.manual_seed(0)
+        model = random_model(TINY, torch.device("cpu"), torch.float32)
+        tokens = torch.randn(1, 1, TINY.unet.token_width)
+        model = to_run_precision(model, gpu, unet_type)
+        compute = Compute() if unet_type == torch.float32 else choose_compute(gpu)
+        guidance = model_guidance(model, tokens.cuda(), 15.0, 10.0, compute)
+        assert next(model.unet.parameters()).dtype == unet_type
+        assert model.unet.conv_out.weight.dtype == torch.float32
+        clean[unet_type] = predicted_clean(guidance.denoise, TINY, 4, guidance.alphas_cumprod).clone()
+    for unet_type in (torch.float16, torch.bfloat16):
+        errors.append(float((clean[unet_type] - clean[torch.float32]).square().mean().sqrt()))
+    assert errors[0] < 0.4 * errors[1]
