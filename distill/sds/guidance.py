@@ -81,6 +81,7 @@ def model_guidance(
         graphs = compute.compile != "none" and tokens.device.type == "cuda"
     avoid_overflow(model, tokens, VIEWS_PER_GROUP)
     prepare_networks(model, compute)
+    torch.backends.cudnn.benchmark |= graphs or compute.compile != "none"  # convolutions have only two shapes
 
     def encode(images: Tensor) -> Tensor:
         with fastest_attention(images.device):

@@ -61,7 +61,6 @@ def prepare_networks(model: MultiViewModel, compute: Compute) -> None:
         use_matmul_attention(encoder, fused_norm=compute.blocks == "fused")
     prepare(model.unet, compute)
     prepare(encoder, compute)
-    torch.backends.cudnn.benchmark |= compute.compile != "none"  # convolutions have only two shapes
     if model.device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # for `Float32Conv`; there are no other float32 convolutions
 
