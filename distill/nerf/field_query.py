@@ -83,7 +83,9 @@ def _sorted(weights: FieldWeights, order: Callable[[Tensor, int], Tensor]) -> Fi
 class _Chunk(NamedTuple):
     """The values of n points that the backward pass needs."""
 
-    unit: Tensor  # [3, n] in [0, 1]
+    rows: Tensor  # the fields of `_Location`
+    fraction: Tensor
+    slope: Tensor
     albedo: Tensor  # [3, n]
     normal: Tensor  # [3, n]
     density_by_raw: Tensor  # [n] derivative of the density with respect to the output of the density MLP
@@ -91,27 +93,28 @@ class _Chunk(NamedTuple):
     features: Tensor  # [w, n]
     jacobian: Tensor  # [w, 3, n] derivatives of the features with respect to unit coordinates
     active: Tensor  # [h, n] whether a hidden unit of the density MLP is active, as 0 or 1
-    slope: Tensor  # [w, n] derivative of the output of the density MLP with respect to the features
+    raw_slope: Tensor  # [w, n] derivative of the output of the density MLP with respect to the features
     albedo_hidden: Tensor  # [h, n] hidden units of the albedo MLP after ReLU
 
 
 def _forward(x: Tensor, weights: FieldWeights, settings: FieldSettings) -> tuple[Tensor, _Chunk]:
     """Query points `x` [3, n]. Return their density [n] and the other values."""
     unit = (x + settings.radius) / (2 * settings.radius)
-    encoded = _encode(unit, weights.table, settings.grid, jacobian=True).flatten(0, 1)  # [w, 4, n]
+    location = _locate(unit, settings.grid)
+    encoded = _encode(location, weights.table).flatten(0, 1)  # [w, 4, n]
     features, jacobian = encoded[:, 0].contiguous(), encoded[:, 1:]
     active = (weights.density_hidden @ features).gt_(0)
-    slope = (weights.density_hidden * weights.density_output.T).T @ active
-    raw = (slope * features).sum(0)
+    raw_slope = (weights.density_hidden * weights.density_output.T).T @ active
+    raw = (raw_slope * features).sum(0)
     distance = _length(x)
     biased = raw + settings.blob_density * (1 - distance / settings.blob_radius)
     in_ball = distance <= settings.radius
-    gradient = (slope[:, None] * jacobian).sum(0) / (2 * settings.radius)
+    gradient = (raw_slope[:, None] * jacobian).sum(0) / (2 * settings.radius)
     gradient -= x * (settings.blob_density / settings.blob_radius / distance.clamp(min=_EPSILON))
     inverse_norm = 1 / _length(gradient).clamp(min=_EPSILON)
     albedo_hidden = (weights.albedo_hidden @ features).relu_()
     return F.softplus(biased) * in_ball, _Chunk(
-        unit,
+        *location,
         torch.sigmoid(weights.albedo_output @ albedo_hidden),
         -gradient * inverse_norm,
         torch.sigmoid(biased) * in_ball,
@@ -119,7 +122,7 @@ def _forward(x: Tensor, weights: FieldWeights, settings: FieldSettings) -> tuple
         features,
         jacobian,
         active,
-        slope,
+        raw_slope,
         albedo_hidden,
     )
 
@@ -129,25 +132,33 @@ def _length(vectors: Tensor) -> Tensor:
     return vectors.square().sum(0).sqrt()
 
 
-def _encode(unit: Tensor, table: Tensor, settings: HashGridSettings, *, jacobian: bool) -> Tensor:
-    """Return the features and, with `jacobian`, their derivatives [c, l, 1 or 4, n] at unit coordinates [3, n]."""
-    index, fraction, slope = _locate(unit, settings, jacobian=jacobian)
-    flat = index.flatten()
-    corners = torch.stack([row.index_select(0, flat) for row in table])
-    return interpolate(corners.view(len(table), *index.shape), fraction, slope)
+class _Location(NamedTuple):
+    """The place of n points in the cells of all levels."""
+
+    rows: Tensor  # [l, 2, 2, 2, n] rows of the table at the corners of the cells, int32
+    fraction: Tensor  # [l, 3, n] position in the cell in [0, 1]
+    slope: Tensor  # [l, 3, n] derivative of `fraction` with respect to the coordinates
 
 
-def _locate(unit: Tensor, settings: HashGridSettings, *, jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return table rows [l, 2, 2, 2, n], positions in the cells [l, 3, n] and slopes [l, 3, n], as `hash_grid` does."""
+def _locate(unit: Tensor, settings: HashGridSettings) -> _Location:
+    """Return the cells of points in the unit cube [3, n]; see `hash_grid`."""
     cells_per_axis, sizes = settings.resolutions(), settings.table_sizes()
     resolution = unit.new_tensor(cells_per_axis)[:, None, None]
-    position = unit.clamp(0, 1) * resolution
+    inside = unit.clamp(0, 1)
+    position = inside * resolution
     cell = torch.minimum(position.floor(), resolution - 1)
-    index = torch.empty(settings.levels, 2, 2, 2, unit.shape[1], dtype=torch.int32)
-    for level, corner in enumerate(cell.int()):
-        torch.add(corner_indices(corner, cells_per_axis[level], sizes[level]), sum(sizes[:level]), out=index[level])
-    slope = ((unit >= 0) & (unit <= 1)) * resolution if jacobian else None
-    return index, position.sub_(cell), slope
+    rows = [
+        corner_indices(corner, cells_per_axis[level], sizes[level], sum(sizes[:level]))
+        for level, corner in enumerate(cell.int())
+    ]
+    return _Location(torch.stack(rows), position.sub_(cell), (inside == unit).to(unit.dtype) * resolution)
+
+
+def _encode(location: _Location, table: Tensor) -> Tensor:
+    """Return the features and their derivatives with respect to unit coordinates, [c, l, 4, n]."""
+    flat = location.rows.flatten()
+    corners = torch.stack([row.index_select(0, flat) for row in table])
+    return interpolate(corners.view(len(table), *location.rows.shape), location.fraction, location.slope)
 
 
 def _backward(
@@ -158,7 +169,9 @@ def _backward(
     by_raw = by_density * chunk.density_by_raw
     along = (by_normal * chunk.normal).sum(0)
     by_gradient = (chunk.normal * along - by_normal) * (chunk.inverse_norm / (2 * settings.radius))
-    by_slope = (chunk.jacobian * by_gradient).sum(1) + by_raw * chunk.features  # [w, n]
+    by_slope = by_raw * chunk.features  # [w, n]
+    for axis in range(3):
+        by_slope.addcmul_(chunk.jacobian[:, axis], by_gradient[axis])
     product = chunk.active @ by_slope.T  # [h, w]
     sums.density_hidden.add_(weights.density_output.T * product)
     sums.density_output.add_((weights.density_hidden * product).sum(1))
@@ -166,15 +179,14 @@ def _backward(
     sums.albedo_output.add_(by_logits @ chunk.albedo_hidden.T)
     by_hidden = (weights.albedo_output.T @ by_logits).mul_(chunk.albedo_hidden > 0)
     sums.albedo_hidden.add_(by_hidden @ chunk.features.T)
-    by_encoded = by_raw.new_empty(len(chunk.slope), 4, len(by_raw))
+    by_encoded = by_raw.new_empty(len(chunk.raw_slope), 4, len(by_raw))
     by_encoded[:, 0] = weights.albedo_hidden.T @ by_hidden
-    by_encoded[:, 0].addcmul_(chunk.slope, by_raw)
-    torch.mul(chunk.slope[:, None], by_gradient, out=by_encoded[:, 1:])
-    index, fraction, slope = _locate(chunk.unit, settings.grid, jacobian=True)
-    flat, shape = index.flatten(), (len(sums.table), settings.grid.levels, 4, -1)
-    corners = interpolate_transposed(by_encoded.view(shape), fraction, slope)
+    by_encoded[:, 0].addcmul_(chunk.raw_slope, by_raw)
+    torch.mul(chunk.raw_slope[:, None], by_gradient, out=by_encoded[:, 1:])
+    by_encoded = by_encoded.view(len(sums.table), settings.grid.levels, 4, -1)
+    corners = interpolate_transposed(by_encoded, chunk.fraction, chunk.slope)
     for row, values in zip(sums.table, corners.flatten(1), strict=True):
-        row.index_add_(0, flat, values)
+        row.index_add_(0, chunk.rows.flatten(), values)
 
 
 def _by_channel(weights: Tensor, channels: int) -> Tensor:

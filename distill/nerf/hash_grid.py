@@ -25,7 +25,7 @@ _PRIMES: Final = (1, 2_654_435_761, 805_459_861)  # Instant-NGP, Eq. 4
 _INIT_RANGE: Final = 1e-4  # Instant-NGP, section 4
 
 
-def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
+def corner_indices(cell: Tensor, resolution: int, table_size: int, first_row: int = 0) -> Tensor:
     """Return the index of each corner of given cells in the table of a level.
 
     A level whose table has an entry for every vertex is indexed densely; otherwise the index is a hash of the vertex.
@@ -34,6 +34,7 @@ def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
         cell: Integer coordinates [3, n] of the cells, int32 or int64.
         resolution: Number of cells of the level along each axis.
         table_size: Number of entries in the table of the level; a power of two if the level is hashed.
+        first_row: Index of the first entry of the level, which is added to the indices.
 
     Returns:
         Indices [2, 2, 2, n] of the same type. The first three axes are x, y and z of the corner: 0 for the low side, 1
@@ -42,12 +43,12 @@ def corner_indices(cell: Tensor, resolution: int, table_size: int) -> Tensor:
     dense = (resolution + 1) ** 3 <= table_size
     factors = ((resolution + 1) ** 2, resolution + 1, 1) if dense else _PRIMES
     if dense:
-        first = cell[0] * factors[0] + cell[1] * factors[1] + cell[2]
+        first = cell[0] * factors[0] + cell[1] * factors[1] + (cell[2] + first_row)
         corner = [x * factors[0] + y * factors[1] + z for x in (0, 1) for y in (0, 1) for z in (0, 1)]
         return (first + cell.new_tensor(corner)[:, None]).view(2, 2, 2, -1)
     low_high = torch.stack([cell, cell + 1]).long()  # [2, 3, n]; the products need 64 bits
     x, y, z = ((low_high[:, axis] * factor & (table_size - 1)).to(cell.dtype) for axis, factor in enumerate(factors))
-    return x[:, None, None] ^ y[:, None] ^ z
+    return (x[:, None, None] ^ y[:, None] ^ z).add_(first_row)
 
 
 def interpolate(corners: Tensor, fraction: Tensor, slope: Tensor | None) -> Tensor:
