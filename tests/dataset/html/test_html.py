@@ -117,8 +117,10 @@ def test_markup_is_in_templates_only(package: str) -> None:
 def test_every_page_extends_the_one_base_and_has_no_style_of_its_own() -> None:
     pages = [path for package in ("dataset", "train", "distill") for path in (ROOT / package).rglob("page.html")]
     assert len(pages) == 4
-    for path in pages:
+    evaluation = ROOT / "dataset/html/evaluation.html"
+    assert evaluation.read_text().startswith('{% extends "dataset/html/base.html" %}')
+    for path in [*pages, evaluation]:
         text = path.read_text()
-        assert text.startswith('{% extends "dataset/html/base.html" %}')
+        assert text.startswith(('{% extends "dataset/html/base.html" %}', '{% extends "dataset/html/evaluation.html" %}'))
         assert "<style" not in text
         assert "| safe" not in text
