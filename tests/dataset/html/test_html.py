@@ -119,8 +119,9 @@ def test_every_page_extends_the_one_base_and_has_no_style_of_its_own() -> None:
     assert len(pages) == 4
     evaluation = ROOT / "dataset/html/evaluation.html"
     assert evaluation.read_text().startswith('{% extends "dataset/html/base.html" %}')
+    bases = tuple(f'{{% extends "dataset/html/{name}.html" %}}' for name in ("base", "evaluation"))
     for path in [*pages, evaluation]:
         text = path.read_text()
-        assert text.startswith(('{% extends "dataset/html/base.html" %}', '{% extends "dataset/html/evaluation.html" %}'))
+        assert text.startswith(bases)
         assert "<style" not in text
         assert "| safe" not in text
