@@ -95,11 +95,16 @@ def test_a_bad_step_ends_the_run_before_the_next_checkpoint(tmp_path, monkeypatc
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
 
 
-def test_a_step_asks_the_host_for_one_number(monkeypatch):
-    """The number of visible samples and, with kernels, of samples in occupied cells. Losses stay on the device."""
+@pytest.mark.parametrize(("min_transmittance", "numbers"), [(1e-2, 1), (0.0, 0)])
+def test_a_step_asks_the_host_for_at_most_one_number(monkeypatch, min_transmittance, numbers):
+    """The number of visible samples, if hidden ones are left out, and, with kernels, of samples in occupied cells.
+
+    Losses stay on the device.
+    """
+    settings = replace(SETTINGS, march=replace(SETTINGS.march, min_transmittance=min_transmittance))
     reads = []
     count = rays.read_count
     monkeypatch.setattr(rays, "read_count", lambda number: reads.append(number) or count(number))
-    result = train_step(fused(SETTINGS, "cpu"), SETTINGS, make_guidance(), 1)
-    assert len(reads) == 1
+    result = train_step(fused(settings, "cpu"), settings, make_guidance(), 1)
+    assert len(reads) == numbers
     assert all(isinstance(loss, Tensor) and not loss.requires_grad for loss in result.losses.values())
