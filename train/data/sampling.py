@@ -27,7 +27,16 @@ ViewChoice = tuple[ViewKey, list[ViewKey]]
 """The views of one training item: (reference, targets)."""
 
 # Independent random streams of one seed
-_STREAMS: Final = {"branch": 0, "views": 1, "noise": 2, "parts": 3, "posterior": 4, "turns": 5, "reference": 6}
+_STREAMS: Final = {
+    "branch": 0,
+    "views": 1,
+    "noise": 2,
+    "parts": 3,
+    "posterior": 4,
+    "turns": 5,
+    "reference": 6,
+    "embedding": 7,
+}
 
 
 @dataclass(frozen=True)
@@ -236,6 +245,23 @@ def draw_noise(key: StepKey, shape: Sequence[int], drop_chance: float) -> Diffus
     timesteps = torch.randint(NUM_TIMESTEPS, (shape[0],), generator=cpu)
     noise = torch.randn(tuple(shape), generator=cpu)
     return DiffusionNoise(timesteps, noise, dropped=torch.rand(shape[0], generator=cpu) < drop_chance)
+
+
+def add_embedding_noise(tokens: Tensor, largest: float, key: StepKey) -> Tensor:
+    """Return embeddings with Gaussian noise added, so that the model also accepts embeddings unlike those of renders.
+
+    Args:
+        tokens: Embeddings [b, 1, c] of b objects.
+        largest: Largest standard deviation of the noise, as a multiple of the embeddings' mean standard deviation over
+            the objects. The multiple is drawn for each object, uniformly from 0 to `largest`.
+        key: Key of the micro-batch.
+    """
+    rng = generator(key, "embedding")
+    levels = rng.uniform(0, largest, size=(len(tokens), 1, 1))
+    noise = torch.from_numpy((levels * rng.standard_normal(tokens.shape)).astype(np.float32))
+    if tokens.device.type == "cuda":
+        noise = noise.pin_memory()
+    return tokens + to_device(noise, tokens.device) * tokens.std(0, correction=0).mean()
 
 
 def prepare_inputs(

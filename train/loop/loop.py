@@ -32,7 +32,7 @@ from train.config.schedules import batch_in_shares, learning_rate, objects_per_m
 from train.data.latent_cache import cache_if_small
 from train.data.latents import TrainingBatch, check_latents
 from train.data.loader import BatchLoader
-from train.data.sampling import DiffusionNoise, StepKey, draw_noise
+from train.data.sampling import DiffusionNoise, StepKey, add_embedding_noise, draw_noise
 from train.data.splits import split_set
 from train.data.training_set import TrainingSet, open_training_set, require_enough_objects, require_images
 from train.distributed.fsdp import whole_model
@@ -345,6 +345,8 @@ def _loss(
     encoded = encode_views(model, views, run.reference, step_key if run.recipe.sample_posterior else None)
     if run.drops_reference(step_key.step):
         encoded = replace(encoded, reference=None)
+    if run.recipe.embedding_noise > 0:
+        encoded = replace(encoded, tokens=add_embedding_noise(encoded.tokens, run.recipe.embedding_noise, step_key))
     draw = drawn.on(model.device)
     predicted = predict(model.unet, encoded, draw, model.alphas_cumprod)
     recipe = run.recipe

@@ -29,7 +29,7 @@ _FREE_TO_CHANGE: Final = (
     "data.filters.uids",  # the file may be moved; data.sha256 covers the objects that it selects
 )
 # Fields of the recipe that older config.json files lack, with the values that those runs used
-_ADDED: Final = {"reference_drop_chance": 0.0}
+_ADDED: Final = {"reference_drop_chance": 0.0, "embedding_noise": 0.0}
 _ADDED_TO_IMAGE_ENCODER: Final = {
     "pretrained": False,
     "augmented": False,
@@ -117,6 +117,12 @@ def log_notices(run: TrainingRun) -> None:
     """Log a shortened warm-up of the learning rate, and that steps leave out the reference image."""
     for notice in notices(run.schedule):
         logger.info("note: %s", notice)
+    if run.recipe.embedding_noise:
+        logger.info(
+            "note: noise of up to %g standard deviations is added to the embeddings (the preset's embedding_noise); the "
+            "paper does not mention this",
+            run.recipe.embedding_noise,
+        )
     if run.reference_drop_chance:
         logger.info(
             "note: %g%% of the steps leave out the latent of the reference image (--reference-drop-chance); the paper "

@@ -67,6 +67,7 @@ def test_names_in_config_json_are_those_of_earlier_runs() -> None:
         *("min_snr_gamma", "velocity_cap", "average_decay", "activation_checkpointing", "cameras", "reference"),
         *(
             "reference_drop_chance",
+            "embedding_noise",
             "validation",
             "test_share",
             "items_per_object",

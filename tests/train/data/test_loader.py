@@ -18,7 +18,7 @@ from train.data.images import on_white, to_tensor
 from train.data.loaded_views import LoadedViews, load_if_worthwhile
 from train.data.loader import BatchLoader
 from train.data.random_views import ViewCache, load_random_views, read_loaded_views, read_random_views
-from train.data.sampling import StepKey, draw_branch, draw_repeat, draw_views, generator
+from train.data.sampling import StepKey, add_embedding_noise, draw_branch, draw_repeat, draw_views, generator
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +238,16 @@ def test_views_loaded_beforehand_are_the_views_that_are_read(image_shards):
     for ours, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     assert load_if_worthwhile(image_shards, torch.device("cpu"), 10**9) is None
+
+
+def test_noise_of_embeddings_is_that_of_the_step_and_differs_between_objects():
+    tokens = torch.randn(4000, 1, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    noise = add_embedding_noise(tokens, 0.5, StepKey(0, 5)) - tokens
+    assert torch.equal(add_embedding_noise(tokens, 0.5, StepKey(0, 5)) - tokens, noise)
+    assert not torch.equal(add_embedding_noise(tokens, 0.5, StepKey(0, 6)) - tokens, noise)
+    rms = noise.square().mean().sqrt() / 3  # levels uniform in [0, 0.5]: 0.5 / sqrt(3)
+    assert float(rms) == pytest.approx(0.5 / 3**0.5, rel=0.05)
+    levels = noise.square().mean((1, 2)).sqrt() / 3
+    assert float(levels.quantile(0.1)) < 0.1
+    assert float(levels.quantile(0.9)) > 0.4
+    assert torch.equal(add_embedding_noise(tokens, 0.0, StepKey(0, 5)), tokens)
