@@ -18,7 +18,9 @@ from train.model.timm_encoder import TimmEncoder
 MAX_MB: Final = 90  # largest size that a checkout should contain
 
 
-def write_float16(folder: Path, out: Path, arguments: str, vae: nn.Module | None = None) -> float:
+def write_float16(
+    folder: Path, out: Path, arguments: str, vae: nn.Module | None = None, backbone: Path | None = None
+) -> float:
     """Write the model of a training run to another model folder, in float16, with config.json and a README.md.
 
     Returns the size of the model folder in megabytes (10^6 bytes).
@@ -28,6 +30,7 @@ def write_float16(folder: Path, out: Path, arguments: str, vae: nn.Module | None
         out: Model folder to write.
         arguments: Options of the command for README.md, from `make_arguments`.
         vae: Autoencoder with the same encoder as the run's, to write in its place. None: the run's.
+        backbone: File from which the image encoder's pretrained weights were read. None: the package.
     """
     model = load_model(folder, torch.device("cpu"))
     if vae is not None:
@@ -39,12 +42,12 @@ def write_float16(folder: Path, out: Path, arguments: str, vae: nn.Module | None
     config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (out / "README.md").write_text(
-        card(config["data"]["objects"], arguments, model.spec.image_size, model.image_encoder.spec)
+        card(config["data"]["objects"], arguments, model.spec.image_size, model.image_encoder.spec, backbone)
     )
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
 
 
-def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpec) -> str:
+def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpec, backbone: Path | None = None) -> str:
     """Return the text of the bundled model's README.md.
 
     Args:
@@ -52,11 +55,14 @@ def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpe
         arguments: Options of the command, from `make_arguments`.
         image_size: Height and width of the model's images in pixels.
         encoder: Settings of the image encoder.
+        backbone: File from which the image encoder's pretrained weights were read. None: the package.
     """
     start = ""
     if isinstance(encoder, TimmEncoder):
         package = PACKAGES.get(encoder.architecture)
         source = "" if package is None else f"\n(ImageNet; Apache-2.0; from the package {package.replace('_', '-')})"
+        if backbone is not None:
+            source = f"\n(from the file {backbone.name})"
         start = f"\n\nThe image encoder was trained from pretrained weights of {encoder.architecture}{source}."
     return f"""# The bundled model
 

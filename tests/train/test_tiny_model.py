@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,6 +163,9 @@ def test_the_card_names_the_source_of_pretrained_weights():
     )
     assert max(map(len, text.splitlines())) <= 120
     assert "pretrained" not in card(8000, "", 64, MICRO.tower)
+    own = card(8000, "", 128, EMBEDDED.tower, Path("/data/mine.pth"))
+    assert "weights of tf_efficientnet_lite0\n(from the file mine.pth)" in own
+    assert "ImageNet" not in own
 
 
 def test_the_scale_is_of_steps_alone():
