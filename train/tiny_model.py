@@ -211,7 +211,7 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     size = write_float16(second, args.out, make_arguments(args), vae, args.backbone)
     print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
-    add_known(args.out, Sources(training_shards, held_out, calibration), device)
+    add_known(args.out, Sources(training_shards, held_out, calibration, backbone=args.backbone), device)
 
 
 def make_autoencoder(

@@ -16,9 +16,12 @@ from dataset.errors import UserError
 from dataset.reading.shard_set import ShardSet
 from tests.support.known_table import table_of_white
 from tests.support.make_shards import make_shard_set
-from tests.support.train_micro import CPU
+from tests.support.train_micro import CPU, MICRO, micro_model
 from train import known as command
 from train import sample
+from train.components.component import seeded
+from train.components.known_classifier import known_classes
+from train.components.known_images import embed_objects
 from train.components.known_objects import PHOTOS, VALIDATION
 from train.data.kinds import kind_of
 from train.data.splits import assign_splits
@@ -28,14 +31,15 @@ from train.known import (
     FeatureExtractor,
     Sources,
     add_known,
-    embed_objects,
     make_known,
     parse,
     read_calibration,
     run,
 )
-from train.model.known import read_known, unknown_warnings
-from train.model.multiview import read_image_encoder
+from train.model.image_encoder import build_image_encoder
+from train.model.known import read_known, unknown_warnings, write_known
+from train.model.multiview import assemble, read_image_encoder, save_model
+from train.model.timm_encoder import TimmEncoder
 from train.sample import SampleArgs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -196,3 +200,70 @@ def test_the_features_that_separate_unknown_images_best_are_kept(base, photos, m
         make_known(base, replace(sources, calibration=replace(sources.calibration, unknown=())), CPU).features
         == "pooled"
     )
+
+
+@pytest.fixture
+def timm_model(tmp_path) -> tuple[Path, Path]:
+    """A model whose image encoder is a timm network, and a file like that of its pretrained weights."""
+    micro = micro_model()
+    with seeded(0):
+        encoder = build_image_encoder(TimmEncoder("test_efficientnet", MICRO.tower.embed_dim, 32))
+    model = assemble(micro.unet, micro.vae, encoder, micro.spec, device=CPU)
+    save_model(model, tmp_path / "model")
+    tensors = [*encoder.visual.trunk.state_dict().values()]
+    weight = torch.randn(1000, encoder.visual.num_features, generator=torch.Generator().manual_seed(1))
+    tensors += [weight, torch.zeros(1000)]
+    torch.save({str(number): tensor for number, tensor in enumerate(tensors)}, tmp_path / "w.pth")
+    return tmp_path / "model", tmp_path / "w.pth"
+
+
+def test_the_classifier_of_the_pretrained_network_is_used(objects, timm_model, tmp_path, capsys):
+    """Without unknown images the classifier is used whenever there is one."""
+    folder, file = timm_model
+    labels = tmp_path / "kinds.csv"
+    kinds = ("cat", "banana", "snowman")
+    labels.write_text("uid,label\n" + "\n".join(f"synthetic-{i:04d},{kinds[i % 3]}" for i in range(60)))
+    arguments = [str(objects), "--model", str(folder), "--labels", str(labels), "--views", "1", "--device", "cpu"]
+    run(parse([*arguments, "--backbone", str(file)]))
+    known = read_known(folder)
+    assert (known.score, known.features) == ("classes", "pooled_224")
+    assert known.classes.known.nonzero().flatten().tolist() == [281, 282, 283, 284, 285, 954]
+    assert known.statistics["groups"][VALIDATION]["warned_share"] <= 0.1
+    image = ("a.png", np.zeros((32, 32, 3), np.float32))
+    write_known(replace(known, threshold=1e3), folder)
+    assert unknown_warnings(folder, [image]) == [None]
+    write_known(replace(known, threshold=-1e3), folder)
+    assert "unlike anything" in unknown_warnings(folder, [image])[0]
+    run(parse(arguments))
+    assert read_known(folder).score == "nearest"
+    assert "does not use an ImageNet classifier: no package" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"none\.pth.*--backbone"):
+        run(parse([*arguments, "--backbone", str(tmp_path / "none.pth")]))
+
+
+def test_each_reason_to_leave_the_classifier_out_is_said(base, timm_model, capsys):
+    folder, file = timm_model
+    encoder = read_image_encoder(folder)
+    assert known_classes(encoder, ["cat"], file) is not None
+    assert known_classes(encoder, ["snowman"], file) is None
+    assert "no known kind has a class" in capsys.readouterr().err
+    assert known_classes(read_image_encoder(base), ["cat"], file) is None
+    assert "not a network of timm" in capsys.readouterr().err
+    with torch.no_grad():
+        next(encoder.visual.trunk.parameters()).add_(0.5)
+    assert known_classes(encoder, ["cat"], file) is None
+    assert "other weights than the pretrained network" in capsys.readouterr().err
+
+
+def test_the_classifier_competes_with_the_other_scores(objects, photos, timm_model, caplog):
+    folder, file = timm_model
+    labels = {f"synthetic-{i:04d}": "cat" for i in range(60)}
+    calibration = replace(read_calibration(photos, (), None), labels=labels)
+    with caplog.at_level("INFO", "train"):
+        known = make_known(folder, Sources(ShardSet(objects), None, calibration, views=1, backbone=file), CPU)
+    found = re.findall(r"features (\w+), score (\w+): .* ROC curve ([\d.]+)", caplog.text)
+    assert len(found) == 9
+    assert {score for _, score, _ in found} == {"nearest", "kinds", "classes"}
+    best = max(found, key=lambda row: float(row[2]))
+    assert known.statistics["roc_area_photographs"] == pytest.approx(float(best[2]), abs=1e-3)
+    assert (known.classes is None) == (known.score != "classes")

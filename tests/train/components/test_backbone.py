@@ -9,7 +9,7 @@ import torch
 
 from dataset.errors import UserError
 from train.components import backbone
-from train.components.backbone import load_backbone
+from train.components.backbone import load_backbone, load_classifier
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 
 SPEC = TimmEncoder("test_efficientnet", embed_dim=16, image_size=32)
@@ -65,3 +65,39 @@ def test_the_package_is_found_by_the_architecture(
     assert package.name not in sys.modules  # its code does not run
     with pytest.raises(UserError, match=r"'resnet18'.*--backbone"):
         load_backbone(TimmVisual(SPEC), "resnet18")
+
+
+@pytest.fixture
+def with_classifier(tmp_path: Path) -> tuple[TimmVisual, Path]:
+    """A network, and a file with its trunk and a classifier of 1000 classes."""
+    visual = TimmVisual(SPEC)
+    generator = torch.Generator().manual_seed(0)
+    state = {f"other.{index}": tensor for index, tensor in enumerate(visual.trunk.state_dict().values())}
+    state |= {
+        "fc.weight": torch.randn(1000, visual.num_features, generator=generator),
+        "fc.bias": torch.randn(1000, generator=generator),
+    }
+    torch.save(state, tmp_path / "c.pth")
+    return visual, tmp_path / "c.pth"
+
+
+def test_the_classifier_is_that_of_the_file(with_classifier: tuple[TimmVisual, Path]) -> None:
+    visual, file = with_classifier
+    *_, weight, bias = torch.load(file, weights_only=True).values()
+    for network in (visual, visual.half().float()):  # finished models are stored in float16
+        found = load_classifier(network, SPEC.architecture, file)
+        assert found is not None
+        assert torch.equal(found[0], weight)
+        assert torch.equal(found[1], bias)
+
+
+def test_a_network_with_other_weights_has_no_classifier(with_classifier: tuple[TimmVisual, Path]) -> None:
+    visual, file = with_classifier
+    with torch.no_grad():
+        next(visual.trunk.parameters()).add_(0.1)
+    assert load_classifier(visual, SPEC.architecture, file) is None
+
+
+def test_a_file_without_1000_classes_is_refused(weights: Path) -> None:
+    with pytest.raises(UserError, match=r"w\.pth: has no classifier of 1000 classes.*--backbone"):
+        load_classifier(TimmVisual(SPEC), SPEC.architecture, weights)

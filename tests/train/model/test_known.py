@@ -26,6 +26,7 @@ from train.model.known import (
     unknown_warnings,
     write_known,
 )
+from train.model.known_classes import Spread, round_classifier
 from train.model.timm_encoder import TimmEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,6 +98,35 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     remove_known(tmp_path)
     copy_known(tmp_path, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def with_classes():
+    classes = round_classifier(torch.arange(15.0).reshape(5, 3), torch.arange(5.0), [1, 3])
+    classes = replace(classes, log_probability=Spread(-1.0, 2.0), similarity=Spread(0.25, 0.5))
+    return replace(AXES, score="classes", features="pooled", classes=classes)
+
+
+def test_a_table_with_a_classifier_is_read_as_it_was_written(tmp_path):
+    table = with_classes()
+    write_known(table, tmp_path)
+    found = read_known(tmp_path)
+    embeddings, probabilities = 1 + torch.tensor([[5.0, 0, 0], [1, 1, 0]]), torch.tensor([0.5, 0.1])
+    assert torch.equal(found.distances(embeddings, probabilities), table.distances(embeddings, probabilities))
+    expected = table.classes.distance(probabilities, torch.tensor([1.0, 0.5**0.5]))
+    torch.testing.assert_close(table.distances(embeddings, probabilities), expected)
+    assert found.nearest_kinds(embeddings[0]) == table.nearest_kinds(embeddings[0])
+
+
+@pytest.mark.parametrize("change", [{"classes": None}, {"classes": {}}, {"classes": []}])
+def test_a_damaged_classifier_is_one_clear_error(change, tmp_path):
+    write_known(with_classes(), tmp_path)
+    damage_json(tmp_path, **change)
+    with pytest.raises(UserError, match="known: not a readable table of known objects"):
+        read_known(tmp_path)
+    write_known(with_classes(), tmp_path)
+    damage_tensor(tmp_path, "class_weight", torch.zeros(5, 4, dtype=torch.int8))
+    with pytest.raises(UserError, match="the classifier does not fit the features"):
+        read_known(tmp_path)
 
 
 def test_without_a_table_nothing_is_said(tmp_path, caplog):
