@@ -5,7 +5,8 @@ long, because each of its operations reads and writes large tensors. Here the po
 in the cache, and the gradients use that the MLPs have no biases: with m = (W f > 0), the slope of the density MLP is
 s = (w2 W)^T m and its output is s . f, so that one product with m gives the gradients of both layers.
 
-Axis letters: `n` points, `w` features of all levels, `c` features of one level, `h` hidden units.
+Axis letters: `n` points, `l` levels, `c` features of one level, `w` features of all levels, `h` hidden units, `t`
+entries of the table.
 """
 
 from collections.abc import Callable
