@@ -119,8 +119,8 @@ def log_notices(run: TrainingRun) -> None:
         logger.info("note: %s", notice)
     if run.recipe.embedding_noise:
         logger.info(
-            "note: noise of up to %g standard deviations is added to the embeddings (the preset's embedding_noise); the "
-            "paper does not mention this",
+            "note: noise of up to %g standard deviations is added to the embeddings (embedding_noise of the preset); "
+            "the paper does not mention this",
             run.recipe.embedding_noise,
         )
     if run.reference_drop_chance:
