@@ -17,8 +17,8 @@ from dataset.errors import UserError
 from train.model.image_encoder import ImageEncoder
 from train.model.timm_encoder import TimmVisual
 
-# How probabilities are computed and combined with similarities. docs/training.md has the measured rates.
-IMAGE_SIZES: Final = (160, 192, 224)  # pixels
+# How probabilities are computed and combined with similarities.
+IMAGE_SIZE: Final = 192  # pixels
 TEMPERATURE: Final = 2.0  # of the softmax over classes
 SIMILARITY_WEIGHT: Final = 0.5
 SMALLEST_PROBABILITY: Final = 1e-4  # added before the logarithm
@@ -57,13 +57,14 @@ class KnownClasses:
     def probability_of_images(self, image_encoder: ImageEncoder, images: Tensor) -> Tensor:
         """Return the probability [n], on the CPU, that images [n, 3, h, w] in [0, 1] on white show a known class.
 
-        It is the mean over several sizes of the image and of its mirror image.
+        It is the mean over the image and its mirror image.
 
         Raises:
             UserError: The image encoder has no pooled features.
         """
-        views = [view for size in IMAGE_SIZES for view in _mirrored(image_encoder.preprocess(images, size))]
-        return torch.stack([self.probability(pool(image_encoder, view).cpu()) for view in views]).mean(0)
+        pixels = image_encoder.preprocess(images, IMAGE_SIZE)
+        pooled = pool(image_encoder, torch.cat([pixels, pixels.flip(-1)])).cpu()
+        return self.probability(pooled).view(2, -1).mean(0)
 
     @staticmethod
     def log_probabilities(probability: Tensor) -> Tensor:
@@ -152,7 +153,3 @@ def read_classes(tensors: dict[str, Tensor], settings: dict[str, Any]) -> KnownC
     if not finite or min(classes.log_probability.std, classes.similarity.std) <= 0:
         raise ValueError("a number of the classifier is NaN, infinite or out of range")
     return classes
-
-
-def _mirrored(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return pixels, pixels.flip(-1)

@@ -10,7 +10,7 @@ from tests.support.train_micro import MICRO
 from train.components.component import seeded
 from train.model.image_encoder import build_image_encoder
 from train.model.known_classes import (
-    IMAGE_SIZES,
+    IMAGE_SIZE,
     SIMILARITY_WEIGHT,
     TEMPERATURE,
     Spread,
@@ -48,7 +48,7 @@ def test_rounding_changes_a_weight_by_at_most_half_a_step_of_its_class():
     assert rounded.weight.dtype == torch.int8
 
 
-def test_the_probability_of_an_image_is_the_mean_over_sizes_and_mirror_images():
+def test_the_probability_of_an_image_is_the_mean_over_it_and_its_mirror_image():
     with seeded(0):
         encoder = build_image_encoder(TimmEncoder("test_efficientnet", 8, 64)).eval()
     weight, bias = classifier(encoder.visual.num_features)
@@ -56,11 +56,8 @@ def test_the_probability_of_an_image_is_the_mean_over_sizes_and_mirror_images():
     images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = classes.probability_of_images(encoder, images)
-        each = [
-            classes.probability(encoder.visual.trunk(view))
-            for size in IMAGE_SIZES
-            for view in (encoder.preprocess(images, size), encoder.preprocess(images, size).flip(-1))
-        ]
+        pixels = encoder.preprocess(images, IMAGE_SIZE)
+        each = [classes.probability(encoder.visual.trunk(view)) for view in (pixels, pixels.flip(-1))]
         torch.testing.assert_close(found, sum(each) / len(each))
         torch.testing.assert_close(classes.probability_of_images(encoder, images.flip(-1)), found, atol=1e-4, rtol=0)
         with pytest.raises(UserError, match="no pooled features"):
