@@ -84,8 +84,6 @@ def model_guidance(
     torch.backends.cudnn.benchmark |= graphs or compute.compile != "none"  # convolutions have only two shapes
 
     def encode(images: Tensor) -> Tensor:
-        if images.device.type == "cpu":
-            images = images.contiguous()  # the gradient of bfloat16 convolutions is slow with channels last
         with fastest_attention(images.device):
             return model.encode(enlarge(images, model.spec.image_size))
 

@@ -9,7 +9,7 @@ Guidance amplifies rounding errors. With a guidance scale of 10, an error in the
     VAE, image encoder    bfloat16; group norms and the softmax of the VAE's attention compute in float32
 
 A UNet that overflows in float16 is converted to bfloat16, and a warning is logged. On other devices, everything is
-float32, except that the VAE is bfloat16 on a CPU with instructions for it, where it takes two thirds of the time.
+float32.
 """
 
 import logging
@@ -32,7 +32,7 @@ _CHECKED_TIMESTEPS: Final = (980, 500, 20)
 
 
 def to_run_precision(model: MultiViewModel, device: torch.device, unet_type: torch.dtype = UNET_TYPE) -> MultiViewModel:
-    """Return a float32 model on a device, with the types of this module.
+    """Return a float32 model on a device, with the types of this module if the device is a GPU.
 
     Args:
         model: A float32 model on any device. Its parts are moved and converted in place.
@@ -43,17 +43,9 @@ def to_run_precision(model: MultiViewModel, device: torch.device, unet_type: tor
     if gpu:
         keep_output_float32(model.unet)
     cast_network(model.unet, device, unet_type if gpu else torch.float32)
-    cast_network(model.vae, device, OTHER_TYPE if gpu or has_fast_bfloat16(device) else torch.float32)
-    cast_network(model.image_encoder, device, OTHER_TYPE if gpu else torch.float32)
+    for part in (model.vae, model.image_encoder):
+        cast_network(part, device, OTHER_TYPE if gpu else torch.float32)
     return replace(model, alphas_cumprod=model.alphas_cumprod.to(device))
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether a device is a CPU with instructions for bfloat16, so that convolutions are faster than float32."""
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # added in later versions of torch
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def prepare_networks(model: MultiViewModel, compute: Compute) -> None:

@@ -82,24 +82,13 @@ def test_the_last_layer_stays_float32_and_keeps_its_weights():
         assert unet.conv_out(torch.ones(1, 32, 2, 2, dtype=torch.float16)).dtype == torch.float32
 
 
-def test_a_cpu_run_has_the_weights_of_the_folder(monkeypatch):
-    monkeypatch.setattr(networks, "has_fast_bfloat16", lambda _: False)
+def test_a_cpu_run_has_the_weights_of_the_folder():
     model = load_model(ROOT / BUNDLED_MODEL, CPU)
     run = to_run_precision(load_model(ROOT / BUNDLED_MODEL, CPU), CPU)
     for part, same in ((run.unet, model.unet), (run.vae, model.vae), (run.image_encoder, model.image_encoder)):
         assert {type(module) for module in part.modules()} == {type(module) for module in same.modules()}
         for name, value in same.state_dict().items():
             assert torch.equal(part.state_dict()[name], value)
-
-
-def test_the_vae_is_bfloat16_on_a_cpu_with_instructions_for_it(monkeypatch):
-    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda fast=fast: {"avx512_bf16": fast})
-        run = to_run_precision(micro_model(), CPU)
-        assert {parameter.dtype for parameter in run.vae.parameters()} == {expected}
-        for part in (run.unet, run.image_encoder):
-            assert {parameter.dtype for parameter in part.parameters()} == {torch.float32}
-    assert not networks.has_fast_bfloat16(torch.device("cuda"))
 
 
 def test_an_overflowing_unet_becomes_bfloat16(caplog):
