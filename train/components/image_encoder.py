@@ -302,5 +302,5 @@ def _stored(recipe: ImageEncoderRecipe) -> dict[str, Any]:
     """Return the recipe as a dict, without the switches that are off. Older folders do not store these switches."""
     switched_on = {name: value for name, value in asdict(recipe).items() if value or name not in _SWITCHES}
     if not recipe.pretrained:
-        del switched_on["pretrained_lr_factor"]
+        switched_on.pop("pretrained_lr_factor", None)
     return switched_on

@@ -192,3 +192,10 @@ def test_an_encoder_that_learns_kinds_separates_them(shards: ShardSet, weights: 
         return float((inputs @ ridge - target).square().mean())
 
     assert error(5.0) < 0.5 * error(0.0)
+
+
+def test_an_encoder_from_scratch_ignores_the_rate_of_pretrained_weights(shards: ShardSet, tmp_path: Path) -> None:
+    recipe = replace(_recipe(1, pretrained_lr_factor=0.0), pretrained=False, augmented=False)
+    ensure_image_encoder(tmp_path / "encoder", shards, SPEC, recipe, seed=0, device=CPU)
+    stored = json.loads((tmp_path / "encoder" / "training.json").read_text())["recipe"]
+    assert "pretrained_lr_factor" not in stored
