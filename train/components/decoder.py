@@ -97,12 +97,7 @@ def ensure_decoder(
     Args:
         folder: Folder of the autoencoder with the decoder that was trained further.
         vae_folder: Folder of the autoencoder to start from.
-        shards: Images to train on.
-        recipe: Sizes of the network and settings of the training.
-        image_size: Height and width in pixels to which the images are resized.
-        seed: Seed of the training.
-        device: Device to train on.
-        damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
+        shards, recipe, image_size, seed, device, damage: See `train_decoder`.
 
     Raises:
         UserError: There is no finished autoencoder in `vae_folder`, or `folder` contains no finished component or a

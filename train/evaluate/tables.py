@@ -4,18 +4,17 @@ The tables contain means over all objects, differences between methods, and mean
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from train.data.kinds import kind_of as kind_or_none
 from train.evaluate.metrics import CONFIDENCE, bootstrap, mean_of
 from train.evaluate.results import Method, Record
 
 _ARROWS: Final = {True: "\N{NO-BREAK SPACE}↑", False: "\N{NO-BREAK SPACE}↓", None: ""}
-_PROCEDURAL: Final = re.compile(r"procedural-([a-z]+)-\d{6}")
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ METRICS: Final = (
 
 def kind_of(uid: str) -> str:
     """Return the kind of a procedural object, such as "cat", from its uid. Return "other" for all other objects."""
-    match = _PROCEDURAL.fullmatch(uid)
-    return match[1] if match else "other"
+    return kind_or_none(uid, {}) or "other"
 
 
 def object_values(record: Record, method: Method, uids: Sequence[str], metric: str) -> list[float]:
