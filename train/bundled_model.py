@@ -63,7 +63,7 @@ def card(objects: int, arguments: str, image_size: int, encoder: ImageEncoderSpe
         source = "" if package is None else f"\n(ImageNet; Apache-2.0; from the package {package.replace('_', '-')})"
         if backbone is not None:
             source = f"\n(from the file {backbone.name})"
-        start = f"\n\nThe image encoder was trained from pretrained weights of {encoder.architecture}{source}."
+        start = f"\n\nThe image encoder starts from pretrained weights of {encoder.architecture}{source}."
     return f"""# The bundled model
 
 A small multi-view diffusion model after Isotropic3D. It generates {image_size}-pixel views of an object from the
