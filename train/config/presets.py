@@ -266,7 +266,7 @@ EMBEDDED: Final = replace(
         feature_weight=2.0,
         pretrained_lr_factor=0.0,  # no worse than a low rate on photographs, and the features keep their meaning
         kind_weight=2.0,
-        schedule=Schedule(steps=1_800, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
+        schedule=Schedule(steps=3_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
     stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
