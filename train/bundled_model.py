@@ -11,8 +11,8 @@ from torch import nn
 from train.components.backbone import PACKAGES
 from train.loop.run_config import CONFIG_FILE
 from train.model.image_encoder import ImageEncoderSpec
-from train.model.known import remove_known
 from train.model.multiview import load_model, save_model
+from train.model.recognition.table import remove_known
 from train.model.timm_encoder import TimmEncoder
 
 MAX_MB: Final = 90  # largest size that a checkout should contain

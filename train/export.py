@@ -37,8 +37,8 @@ from train.convert.resolve import model_folder
 from train.model.clip_vision import save_clip_vision
 from train.model.ddim import ddim_scheduler
 from train.model.image_encoder import ImageEncoder, OpenClipEncoder, save_image_encoder
-from train.model.known import copy_known
 from train.model.multiview import ModelSpec, load_vae, read_image_encoder, read_spec, write_spec
+from train.model.recognition.table import copy_known
 from train.model.reference import reads_reference
 from train.model.timm_encoder import TimmEncoder
 from train.model.unet import UNetShape, load_unet

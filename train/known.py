@@ -1,8 +1,8 @@
 """Write the table by which a model recognizes images of unknown objects: `python -m train.known SHARDS --model FOLDER`.
 
-The table is the subfolder `known/` of the model folder; `train.model.known` describes it. It is made from the training
-objects of SHARDS and calibrated on the validation objects. Test objects are not used. `--photos` and `--unknown` add
-images of other origin to the calibration: without them, the threshold only suits renders.
+The table is the subfolder `known/` of the model folder; `train.model.recognition.table` describes it. It is made from
+the training objects of SHARDS and calibrated on the validation objects. Test objects are not used. `--photos` and
+`--unknown` add images of other origin to the calibration: without them, the threshold only suits renders.
 """
 
 import csv
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final
 
 import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dataset.errors import UserError, run_cli
 from dataset.format.schema import VIEWS_PER_SET
@@ -29,7 +30,6 @@ from dataset.reading.shard_set import ShardSet
 from train.components.known_classifier import known_classes
 from train.components.known_images import Embedded, embed_files, embed_objects
 from train.components.known_objects import (
-    NEIGHBORS,
     PHOTOS,
     VALIDATION,
     Distances,
@@ -45,23 +45,15 @@ from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
 from train.model.fingerprint import image_encoder_sha256
-from train.model.image_encoder import ImageEncoder
-from train.model.known import (
-    KNOWN_FOLDER,
-    FeatureKind,
-    KnownObjects,
-    Score,
-    feature_kinds,
-    image_features,
-    remove_known,
-    write_known,
-)
-from train.model.known_classes import KnownClasses, spread_of
 from train.model.multiview import read_image_encoder, read_spec
+from train.model.recognition.classes import KnownClasses, spread_of
+from train.model.recognition.int8 import round_rows
+from train.model.recognition.table import KNOWN_FOLDER, KnownObjects, remove_known, write_known
 
 logger = logging.getLogger(__name__)
 
 LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
+FAMILIAR: Final = (0.1, 0.5)  # quantiles of the validation views for `KnownObjects.familiar`
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def run(args: KnownArgs) -> None:
     write_known(known, args.model)
     size = sum(path.stat().st_size for path in (args.model / KNOWN_FOLDER).iterdir())
     print(report(known.statistics))
-    print(f"wrote {args.model / KNOWN_FOLDER}: {len(known.representatives)} embeddings, {size / 1e6:.2f} MB")
+    print(f"wrote {args.model / KNOWN_FOLDER}: {len(known.kind_numbers)} embeddings, {size / 1e6:.2f} MB")
 
 
 @dataclass(frozen=True)
@@ -159,11 +151,7 @@ class Measured:
 
 
 def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObjects:
-    """Make the table of known objects of a model.
-
-    If there are unknown images, the score and the features are chosen that separate unknown images best from
-    photographs of known kinds (without photographs: from all known images). Otherwise the ImageNet classifier is used
-    if there is one.
+    """Make the table of known objects of a model. The ImageNet classifier is part of it if there is one.
 
     Args:
         folder: Model folder.
@@ -183,43 +171,40 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
             "objects), or photographs with --photos"
         )
     sha256 = image_encoder_sha256(image_encoder)
-    classes = known_classes(image_encoder, _kinds_of(sources), sources.backbone)
     nn.Module.to(image_encoder, device)
-    probabilities = None
-    if classes is not None:
-        logger.info("computing how much of the ImageNet classifier's probability belongs to known kinds")
-        extract = torch.no_grad()(lambda images: classes.probability_of_images(image_encoder, images.to(device)))
-        probabilities = measure(sources, extract, size)
-    kinds = feature_kinds(image_encoder)
-    tables = [
-        table
-        for kind in (kinds if sources.calibration.unknown else kinds[:1])
-        for table in _calibrated(
-            sources, FeatureExtractor(image_encoder, kind, size, device), sha256, classes, probabilities
-        )
-    ]
-    areas = [table.statistics["roc_area_photographs"] or table.statistics["roc_area"] for table in tables]
-    for table, area in zip(tables, areas, strict=True):
-        if area is not None:
-            logger.info("features %s, score %s: area under the ROC curve %.3f", table.features, table.score, area)
-    if areas[0] is None:
-        return next((table for table in tables if table.classes is not None), tables[0])
-    return tables[areas.index(max(areas))]
-
-
-@dataclass(frozen=True)
-class FeatureExtractor:
-    """Computes one kind of features of images with an image encoder on a device."""
-
-    image_encoder: ImageEncoder
-    kind: FeatureKind
-    image_size: int  # of the model, in pixels
-    device: torch.device
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the features [n, c], on the CPU, of images [n, 3, h, w] in [0, 1] on white."""
-        return image_features(self.image_encoder, images.to(self.device), self.kind).cpu()
+    def embed(images: Tensor) -> Tensor:
+        embeddings: Tensor = image_encoder(images.to(device))
+        return embeddings.cpu()
+
+    seen = embed_objects(sources.training, embed, sources.views, "training objects")
+    table = make_table(seen, [kind_of(uid, sources.calibration.labels) for uid in seen.uids], sha256)
+    measured, logits = measure(sources, embed, size), None
+    if VALIDATION in measured.known:
+        table = replace(table, familiar=_familiar(table, measured.known[VALIDATION]))
+    classes = known_classes(nn.Module.to(image_encoder, "cpu"), table.kinds, sources.backbone)
+    if classes is not None:
+        nn.Module.to(image_encoder, device)
+        logger.info("computing to which known kinds the ImageNet classifier assigns the images")
+        extract = torch.no_grad()(lambda images: classes.logits_of_images(image_encoder, images.to(device)))
+        logits = measure(sources, extract, size)
+        table = replace(table, classes=_standardized(classes, table, measured, logits))
+    distances = _distances(table, measured, logits)
+    threshold = choose_threshold(distances, sources.max_false_share)
+    statistics = {
+        "training_objects": len(sources.training),
+        "views_per_object": sources.views,
+        "max_false_share": sources.max_false_share,
+        **describe(distances, threshold, sources.max_false_share),
+    }
+    return replace(table, threshold=threshold, statistics=statistics)
+
+
+def _familiar(table: KnownObjects, embeddings: Tensor) -> tuple[float, float]:
+    """Return two quantiles of the similarities of validation views [n, c] to the nearest representatives."""
+    low, high = table.similarities(embeddings).amax(1).quantile(torch.tensor(FAMILIAR)).tolist()
+    return low, high
 
 
 def measure(sources: Sources, extract: Callable[[Tensor], Tensor], image_size: int) -> Measured:
@@ -239,67 +224,28 @@ def measure(sources: Sources, extract: Callable[[Tensor], Tensor], image_size: i
     return Measured(known, embed_files(files, extract, image_size, "unknown images") if files else None)
 
 
-def _calibrated(
-    sources: Sources,
-    extract: FeatureExtractor,
-    sha256: str,
-    classes: KnownClasses | None,
-    probabilities: Measured | None,
-) -> list[KnownObjects]:
-    """Return a table for each score, with the features of `extract`, with its threshold and statistics."""
-    seen = embed_objects(sources.training, extract, sources.views, "training objects")
-    measured = measure(sources, extract, extract.image_size)
-    whole = make_table(seen, [kind_of(uid, sources.calibration.labels) for uid in seen.uids], sha256, extract.kind)
-    candidates = [replace(whole, score=score) for score in get_args(Score) if score != "classes"]
-    if classes is not None and probabilities is not None:
-        candidates.append(
-            replace(whole, score="classes", classes=_standardized(classes, whole, measured, probabilities))
-        )
-    origin = {
-        "training_objects": len(sources.training),
-        "views_per_object": sources.views,
-        "max_false_share": sources.max_false_share,
-    }
-    tables = []
-    for table in candidates:
-        distances = _distances(table, measured, probabilities)
-        threshold = choose_threshold(distances, sources.max_false_share)
-        statistics = {**origin, **describe(distances, threshold, sources.max_false_share)}
-        tables.append(replace(table, threshold=threshold, statistics=statistics))
-    return tables
-
-
-def _standardized(
-    classes: KnownClasses, nearest: KnownObjects, measured: Measured, probabilities: Measured
-) -> KnownClasses:
+def _standardized(classes: KnownClasses, nearest: KnownObjects, measured: Measured, logits: Measured) -> KnownClasses:
     """Return the classes with the spreads over photographs of known kinds, or over validation objects without these."""
     group = PHOTOS if PHOTOS in measured.known else VALIDATION
     return replace(
         classes,
-        log_probability=spread_of(classes.log_probabilities(probabilities.known[group])),
+        log_probability=spread_of(classes.log_probabilities(classes.probability(logits.known[group]))),
         similarity=spread_of(1 - nearest.distances(measured.known[group])),
     )
 
 
-def _distances(table: KnownObjects, measured: Measured, probabilities: Measured | None) -> Distances:
-    def of(embeddings: Tensor, likely: Tensor | None) -> Floats:
-        distances: Floats = table.distances(embeddings, likely).double().numpy()
+def _distances(table: KnownObjects, measured: Measured, logits: Measured | None) -> Distances:
+    def of(embeddings: Tensor, scores: Tensor | None) -> Floats:
+        distances: Floats = table.distances(embeddings, scores).double().numpy()
         return distances
 
     known = {
-        name: of(embeddings, None if probabilities is None else probabilities.known[name])
+        name: of(embeddings, None if logits is None else logits.known[name])
         for name, embeddings in measured.known.items()
     }
     if measured.unknown is None:
         return Distances(known, np.empty(0))
-    return Distances(known, of(measured.unknown, None if probabilities is None else probabilities.unknown))
-
-
-def _kinds_of(sources: Sources) -> tuple[str, ...]:
-    """Return the kinds of the training objects, each once."""
-    shards, labels = sources.training, sources.calibration.labels
-    uids = (shards.uid(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples))
-    return tuple(sorted({kind for uid in uids if (kind := kind_of(uid, labels)) is not None}))
+    return Distances(known, of(measured.unknown, None if logits is None else logits.unknown))
 
 
 def add_known(folder: Path, sources: Sources, device: torch.device) -> None:
@@ -316,24 +262,23 @@ def add_known(folder: Path, sources: Sources, device: torch.device) -> None:
     print(report(known.statistics))
 
 
-def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str, features: FeatureKind) -> KnownObjects:
-    """Return a table with the threshold 0.
+def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str) -> KnownObjects:
+    """Return a table with the threshold 0, without corrections and classes.
 
     Args:
         seen: Views of training objects.
         kinds: Kind of the object of each view; None if it is not known.
         sha256: The `image_encoder_sha256` of the image encoder.
-        features: Kind of the embeddings.
     """
     groups = [uid if kind is None else kind for uid, kind in zip(seen.uids, kinds, strict=True)]
     mean, projection = fit_projection(seen.embeddings, groups)
-    names = tuple(sorted({kind for kind in kinds if kind is not None}))
-    empty = torch.empty(0)
-    table = KnownObjects(mean, projection, empty, empty, names, NEIGHBORS, 0.0, sha256, features)
-    directions = table.project(seen.embeddings)
+    projection = projection.half().float()  # as it is stored
+    directions = functional.normalize((seen.embeddings - mean) @ projection, dim=-1)
     chosen = select_representatives(directions, kinds)
+    names = tuple(sorted({kind for kind in kinds if kind is not None}))
     numbers = [-1 if (kind := kinds[row]) is None else names.index(kind) for row in chosen]
-    return replace(table, representatives=directions[chosen].half().float(), kind_numbers=torch.tensor(numbers))
+    embeddings = round_rows(seen.embeddings[chosen] - mean)
+    return KnownObjects(mean, projection, embeddings, torch.tensor(numbers), names, 0.0, sha256)
 
 
 def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path | None) -> Calibration:

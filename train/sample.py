@@ -32,8 +32,8 @@ from dataset.io.options import HiddenDefault
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.model.ddim import ddim_timesteps, sample_views
-from train.model.known import unknown_warnings
 from train.model.multiview import BUNDLED_MODEL, MultiViewModel, load_model
+from train.model.recognition.recognize import embed_input, unknown_warnings
 from train.model.reference import check_reference_options, with_reference_image
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def run(args: SampleArgs) -> None:
     with locked_file(args.out, "sampling"):
         images = sample_views(
             model,
-            model.embed_image(rgb),
+            embed_input(model, folder, rgb),
             cameras,
             steps=args.ddim_steps,
             guidance_scale=scale,

@@ -36,6 +36,7 @@ from distill.texture.input_view import find_input_view
 from distill.texture.phase import refine_texture
 from train.layers.compile import CompileChoice, choose_compute
 from train.model.multiview import MultiViewModel, load_model
+from train.model.recognition.recognize import embed_input
 from train.model.reference import with_reference_image
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,11 @@ def _distill(
             title,
         )
     guidance = model_guidance(
-        conditioned, conditioned.embed_image(rgb), job.request.elevation_deg, job.request.guidance_scale, compute
+        conditioned,
+        embed_input(conditioned, job.model, rgb),
+        job.request.elevation_deg,
+        job.request.guidance_scale,
+        compute,
     )
     if job.request.settings.reference_weight:
         half_frame = job.request.settings.cameras.half_frame

@@ -20,6 +20,7 @@ from distill.sds.texture_settings import texture_settings
 from train.convert.resolve import model_folder
 from train.layers.compile import CompileChoice
 from train.model.multiview import read_spec
+from train.model.recognition.table import KNOWN_FOLDER
 from train.model.reference import check_reference_options
 
 LARGEST_TINY: Final = 128  # image size up to which a model gets the preset `tiny`
@@ -217,8 +218,8 @@ def default_preset(image_size: int) -> Preset:
 
 
 def model_digest(folder: Path) -> str:
-    """Return a SHA-256 (hexadecimal) of the weight files in a model folder, to distinguish models of the same name."""
-    parts = ("unet", "vae", "image_tower", "image_encoder")
+    """Return a SHA-256 (hexadecimal) of the weights and the table of known objects in a model folder."""
+    parts = ("unet", "vae", "image_tower", "image_encoder", KNOWN_FOLDER)
     paths = [(part, path) for part in parts for path in sorted((folder / part).glob("*"))]
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as pool:  # hashing does not hold the GIL

@@ -8,7 +8,7 @@ from dataclasses import replace
 from distill.runs.finished import CONFIG
 from distill.runs.job import Job
 from distill.sds.checkpoint import CHECKPOINT
-from train.model.known import unknown_warnings
+from train.model.recognition.recognize import unknown_warnings
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from train.model.fingerprint import image_encoder_sha256
-from train.model.known import KnownObjects, remove_known, write_known
 from train.model.multiview import read_image_encoder
+from train.model.recognition.int8 import round_rows
+from train.model.recognition.table import KnownObjects, remove_known, write_known
 
 
 @contextmanager
@@ -22,10 +23,9 @@ def table_of_white(folder: Path) -> Iterator[KnownObjects]:
     known = KnownObjects(
         mean=(white + black)[0] / 2,
         projection=torch.eye(white.shape[1]),
-        representatives=torch.nn.functional.normalize(white - black, dim=-1),
+        embeddings=round_rows((white - black) / 2),
         kind_numbers=torch.tensor([0]),
         kinds=("paper",),
-        neighbors=1,
         threshold=1e-3,
         image_encoder_sha256=image_encoder_sha256(image_encoder),
     )

@@ -17,18 +17,16 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.known_table import table_of_white
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO, micro_model
-from train import known as command
 from train import sample
 from train.components.component import seeded
 from train.components.known_classifier import known_classes
 from train.components.known_images import embed_objects
 from train.components.known_objects import PHOTOS, VALIDATION
 from train.data.kinds import kind_of
-from train.data.splits import assign_splits
+from train.data.splits import assign_splits, split_set
 from train.export import ExportArgs, export
 from train.known import (
     Calibration,
-    FeatureExtractor,
     Sources,
     add_known,
     make_known,
@@ -37,8 +35,9 @@ from train.known import (
     run,
 )
 from train.model.image_encoder import build_image_encoder
-from train.model.known import read_known, unknown_warnings, write_known
 from train.model.multiview import assemble, read_image_encoder, save_model
+from train.model.recognition.recognize import unknown_warnings
+from train.model.recognition.table import read_known, write_known
 from train.model.timm_encoder import TimmEncoder
 from train.sample import SampleArgs
 
@@ -88,7 +87,7 @@ def test_the_table_and_the_report_agree(objects, base, photos, tmp_path, capsys)
     assert len(splits) == 3
     assert known.statistics["training_objects"] == splits["train"]
     assert groups[VALIDATION]["images"] == 2 * splits["validation"]
-    assert known.statistics["training_objects"] * 2 == len(known.representatives)
+    assert known.statistics["training_objects"] * 2 == len(known.kind_numbers)
     assert set(known.kinds) == {"kind0", "kind1", "kind2"}
     assert -1 in known.kind_numbers.tolist()
     for name, row in groups.items():
@@ -102,7 +101,7 @@ def test_the_table_and_the_report_agree(objects, base, photos, tmp_path, capsys)
 
 def test_an_object_is_seen_from_evenly_spaced_views(objects, base):
     shards, image_encoder = ShardSet(objects), read_image_encoder(base)
-    found = embed_objects(shards, FeatureExtractor(image_encoder, "embedding", 32, CPU), 4, "objects")
+    found = embed_objects(shards, torch.no_grad()(image_encoder), 4, "objects")
     assert found.embeddings.shape == (60 * 4, 32)
     assert found.uids[:5] == (*["synthetic-0000"] * 4, "synthetic-0001")
     rgba = torch.from_numpy(shards.views(0, 1, [("random", i) for i in (1, 5, 9, 13)])).float() / 255
@@ -177,29 +176,13 @@ def test_a_diffusers_export_keeps_the_table(base, tmp_path):
     assert not (tmp_path / "without" / "known").exists()
 
 
-def test_the_features_that_separate_unknown_images_best_are_kept(base, photos, monkeypatch, caplog):
-    """Made-up features: the first kind is the same for all images, the second is the color of an image."""
-
-    def features(image_encoder, images, kind):
-        red = images[:, 0].mean((1, 2)) if kind == "embedding" else torch.zeros(len(images))
-        return torch.stack([red, 1 - red, torch.ones(len(images))], 1)
-
-    monkeypatch.setattr(command, "feature_kinds", lambda image_encoder: ("pooled", "embedding"))
-    monkeypatch.setattr(command, "image_features", features)
-    shards = ShardSet(make_shard_set(photos.parent / "some", 6, 32))
-    sources = Sources(shards, None, read_calibration(photos, (), None), views=1)
-    with caplog.at_level("INFO", "train"):
-        known = make_known(base, sources, CPU)
-    found = re.findall(r"features (\w+), score (\w+): .* ROC curve ([\d.]+)", caplog.text)
-    assert [row[:2] for row in found] == [(a, b) for a in ("pooled", "embedding") for b in ("nearest", "kinds")]
-    assert {float(area) for features, _, area in found if features == "pooled"} == {0.5}
-    best = max(found, key=lambda row: float(row[2]))
-    assert (known.features, known.score) == best[:2]
-    assert known.statistics["roc_area_photographs"] == pytest.approx(float(best[2]), abs=1e-3)
-    assert (
-        make_known(base, replace(sources, calibration=replace(sources.calibration, unknown=())), CPU).features
-        == "pooled"
-    )
+def test_the_similarities_of_validation_views_say_which_embeddings_are_corrected(objects, base):
+    shards = ShardSet(objects)
+    training, validation = split_set(shards, "auto", 0.05)
+    known = make_known(base, Sources(training, validation, Calibration(), views=2), CPU)
+    embed = torch.no_grad()(read_image_encoder(base))
+    found = known.similarities(embed_objects(validation, embed, 2, "objects").embeddings).amax(1)
+    assert known.familiar == pytest.approx((float(found.quantile(0.1)), float(found.quantile(0.5))), abs=1e-4)
 
 
 @pytest.fixture
@@ -226,8 +209,8 @@ def test_the_classifier_of_the_pretrained_network_is_used(objects, timm_model, t
     arguments = [str(objects), "--model", str(folder), "--labels", str(labels), "--views", "1", "--device", "cpu"]
     run(parse([*arguments, "--backbone", str(file)]))
     known = read_known(folder)
-    assert (known.score, known.features) == ("classes", "pooled_224")
-    assert known.classes.known.nonzero().flatten().tolist() == [281, 282, 283, 284, 285, 954]
+    assert known.kinds == ("banana", "cat", "snowman")
+    assert known.classes.pairs.tolist() == [[954, 0], *([number, 1] for number in (281, 282, 283, 284, 285))]
     assert known.statistics["groups"][VALIDATION]["warned_share"] <= 0.1
     image = ("a.png", np.zeros((32, 32, 3), np.float32))
     write_known(replace(known, threshold=1e3), folder)
@@ -235,7 +218,7 @@ def test_the_classifier_of_the_pretrained_network_is_used(objects, timm_model, t
     write_known(replace(known, threshold=-1e3), folder)
     assert "unlike anything" in unknown_warnings(folder, [image])[0]
     run(parse(arguments))
-    assert read_known(folder).score == "nearest"
+    assert read_known(folder).classes is None
     assert "does not use an ImageNet classifier: no package" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"none\.pth.*--backbone"):
         run(parse([*arguments, "--backbone", str(tmp_path / "none.pth")]))
@@ -253,17 +236,3 @@ def test_each_reason_to_leave_the_classifier_out_is_said(base, timm_model, capsy
         next(encoder.visual.trunk.parameters()).add_(0.5)
     assert known_classes(encoder, ["cat"], file) is None
     assert "other weights than the pretrained network" in capsys.readouterr().err
-
-
-def test_the_classifier_competes_with_the_other_scores(objects, photos, timm_model, caplog):
-    folder, file = timm_model
-    labels = {f"synthetic-{i:04d}": "cat" for i in range(60)}
-    calibration = replace(read_calibration(photos, (), None), labels=labels)
-    with caplog.at_level("INFO", "train"):
-        known = make_known(folder, Sources(ShardSet(objects), None, calibration, views=1, backbone=file), CPU)
-    found = re.findall(r"features (\w+), score (\w+): .* ROC curve ([\d.]+)", caplog.text)
-    assert len(found) == 9
-    assert {score for _, score, _ in found} == {"nearest", "kinds", "classes"}
-    best = max(found, key=lambda row: float(row[2]))
-    assert known.statistics["roc_area_photographs"] == pytest.approx(float(best[2]), abs=1e-3)
-    assert (known.classes is None) == (known.score != "classes")

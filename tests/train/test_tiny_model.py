@@ -21,8 +21,9 @@ from train.components.autoencoder import build_autoencoder
 from train.config.presets import EMBEDDED
 from train.evaluate.protocol import training_notes
 from train.model.image_encoder import build_image_encoder
-from train.model.known import read_known, unknown_warnings
 from train.model.multiview import load_model, load_vae, read_spec
+from train.model.recognition.recognize import unknown_warnings
+from train.model.recognition.table import read_known
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 from train.model.unet import build_unet
 from train.tiny_model import TinyModelArgs, build, embedded_recipe, make_arguments, parse

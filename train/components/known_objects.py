@@ -1,6 +1,7 @@
-"""Make the table of known objects of a model (`train.model.known`): projection, representatives and threshold.
+"""Make the projection, the representatives and the threshold of a table of known objects.
 
-All functions are pure. Axis letters: `n` embeddings, `c` channels, `d` dimensions after the projection.
+`train.model.recognition.table` describes the table. All functions are pure. Axis letters: `n` embeddings, `c` channels,
+`d` dimensions after the projection.
 """
 
 from collections import defaultdict
@@ -16,8 +17,7 @@ from torch import Tensor
 DIMENSIONS: Final = 128
 SHRINKAGE: Final = 0.3
 PRINCIPAL_COMPONENTS: Final = 256
-NEIGHBORS: Final = 1
-MAX_REPRESENTATIVES: Final = 6500  # 1.7 MB in float16 at 128 dimensions
+MAX_REPRESENTATIVES: Final = 6500  # 1.7 MB in int8 at 256 channels
 FOLDS: Final = 5
 GOAL: Final = 0.8  # share of the unknown images that are to be warned about
 

@@ -27,6 +27,7 @@ from distill.output.turntable import ring
 from distill.runs.job import Job
 from train.model.ddim import sample_views
 from train.model.multiview import MultiViewModel
+from train.model.recognition.recognize import embed_input
 from train.model.reference import with_reference_image
 from train.sample import orthogonal_cameras
 
@@ -81,7 +82,7 @@ def _sampled(job: Job, model: MultiViewModel, settings: SamplingSettings) -> UIn
     conditioned = with_reference_image(model, rgb, as_frame=False, elevation_deg=request.elevation_deg, azimuth_deg=0.0)
     images = sample_views(
         conditioned,
-        conditioned.embed_image(rgb),
+        embed_input(conditioned, job.model, rgb),
         orthogonal_cameras(conditioned, VIEWS, elevation_deg=request.elevation_deg),
         steps=settings.ddim_steps,
         guidance_scale=request.guidance_scale,

@@ -1,9 +1,10 @@
-"""Unknown images: the warning before the run, in its files and on its page; nothing else changes."""
+"""The table of known objects: the warning before a run, in its files and on its page, and the corrected embedding."""
 
 import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dataset.errors import UserError
 from distill.__main__ import main
@@ -17,6 +18,9 @@ from distill.view.run_page import run_page
 from tests.support.distill_micro import SETTINGS, draw
 from tests.support.known_table import table_of_white
 from tests.support.result_page_tags import Tags
+from tests.support.train_micro import CPU
+from train.model.multiview import load_model
+from train.model.recognition.table import CORRECTION, write_known
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 WARNING = "is unlike anything the model was trained on. The nearest known kinds are: paper."
@@ -42,12 +46,30 @@ def test_the_warning_comes_before_the_run_and_stays_with_its_results(args, base,
         assert metrics["warnings"] == config["warnings"]
         (warning,) = config["warnings"]
         assert warning.startswith(f"{args.image[0]} {WARNING}")
-        assert json.loads((args.out / "done.json").read_text())["request_sha256"] == plain
+        assert json.loads((args.out / "done.json").read_text())["request_sha256"] != plain  # the table has an effect
         page = run_page(read_run(args.out, "red"))
         assert Tags(page).text.count(WARNING) == 1
         capsys.readouterr()
         assert main(args) == 0  # finished: nothing to warn about
         assert WARNING not in capsys.readouterr().err
+
+
+def test_a_run_is_conditioned_on_the_corrected_embedding(args, base, monkeypatch):
+    seen = []
+
+    def stop(model, tokens, *given, **named):
+        seen.append(tokens)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one, "model_guidance", stop)
+    with table_of_white(base) as known:
+        for familiar in ((-1.0, -1.0), (1.5, 2.0)):
+            write_known(replace(known, familiar=familiar), base)
+            with pytest.raises(KeyboardInterrupt):
+                main(args)
+    white = load_model(base, CPU).embed_image(torch.ones(1, 3, 32, 32))
+    torch.testing.assert_close(seen[1], seen[0] + CORRECTION * (white - seen[0]), atol=1e-2, rtol=0)
+    assert not torch.allclose(seen[0], seen[1])
 
 
 def test_a_resumed_run_says_it_once(args, base, monkeypatch, capsys):
