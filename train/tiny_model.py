@@ -34,7 +34,7 @@ from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
 from train.distributed.process_group import from_environment
-from train.encode.encode_set import encode, plan_format
+from train.encode.encode_set import default_batch_size, encode, plan_format
 from train.encode.encoder import Encoder
 from train.known import Sources, add_known, read_calibration
 from train.launch import Launch, start
@@ -338,7 +338,14 @@ def make_parts(
 
 def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
     """Encode all views of all objects of a shard set, including the test objects, into the latent set `out`."""
-    encode(shards, str(out), encoder, plan_format(encoder, shards, logvar=False, embedded="all"), num_workers=8)
+    encode(
+        shards,
+        str(out),
+        encoder,
+        plan_format(encoder, shards, logvar=False, embedded="all"),
+        batch_size=default_batch_size(encoder.device, encoder.spec.image_size),
+        num_workers=8,
+    )
 
 
 def make_arguments(args: TinyModelArgs) -> str:

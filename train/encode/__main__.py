@@ -23,7 +23,7 @@ from dataset.io.options import HiddenDefault
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
 from train.device import pick_device
-from train.encode.encode_set import encode, plan_format, set_bytes
+from train.encode.encode_set import default_batch_size, encode, plan_format, set_bytes
 from train.encode.encoder import load_encoder
 
 RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old ones will be removed
@@ -51,9 +51,9 @@ class EncodeArgs:
     embedded: Embedded = "all"
     """Views whose embedding is stored. random: only the random views, which training uses as references. all: all
     views."""
-    batch_size: int = 32
-    """Number of views encoded at once, 1 to 32. A smaller number needs less memory. This option may change when the
-    command is repeated."""
+    batch_size: int | None = None
+    """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
+    command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows."""
     num_workers: int = 4
     """Number of threads that read and decode images."""
     device: str = "auto"
@@ -76,6 +76,9 @@ def run(args: EncodeArgs) -> None:
     workers = _workers(args.workers, device)
     encoder = load_encoder(model, device)
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)
+    batch_size = args.batch_size
+    if batch_size is None:
+        batch_size = default_batch_size(device, encoder.spec.image_size)
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))
         return
@@ -84,14 +87,14 @@ def run(args: EncodeArgs) -> None:
         from train.encode.ray_workers import EncodeJob, encode_on_workers
 
         source, target = (url if "://" in url else str(Path(url).resolve()) for url in (args.shards, args.out))
-        job = EncodeJob(source, target, model.resolve(), form, args.batch_size, args.num_workers)
+        job = EncodeJob(source, target, model.resolve(), form, batch_size, args.num_workers)
         on_workers = partial(encode_on_workers, job, workers=workers, gpus=device.type == "cuda")
     index = encode(
         shards,
         args.out,
         encoder,
         form,
-        batch_size=args.batch_size,
+        batch_size=batch_size,
         num_workers=args.num_workers,
         encode_shards=on_workers,
     )

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, met
 from dataset.format.shards import INDEX_NAME, Index, read_index, remove_temporaries, write_index, write_shard
 from dataset.io.files import exists, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned_out
+from dataset.io.option_checks import check_number
 from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import draw_ahead, map_ahead
 from dataset.reading.shard_set import ShardSet
@@ -38,7 +40,26 @@ logger = logging.getLogger(__name__)
 EncodeShards = Callable[[Sequence[int]], Iterable[int]]
 """A function that encodes the shards of the given numbers and yields the number of each finished shard."""
 
-_AHEAD: Final = 2  # objects read ahead in addition to one per thread; 25 MB each at 256 pixels
+MAX_BATCH: Final = 1024  # views
+_AHEAD: Final = 2  # objects read ahead in addition to one per thread and the next batch; 25 MB each at 256 pixels
+_MEMORY_SHARE: Final = 0.4  # of a GPU's free memory, for the activations of one batch
+_BYTES_PER_PIXEL: Final = 4096  # of these activations: 16 tensors of 128 channels in bfloat16 at full resolution
+_LARGEST_DEFAULT: Final = 256  # views; larger batches are not faster
+
+
+def default_batch_size(device: torch.device, image_size: int) -> int:
+    """Return the number of views to encode at once: whole objects of 32 views, more of them on a GPU with more memory.
+
+    Args:
+        device: Device of the encoder.
+        image_size: Height and width of the views in pixels.
+    """
+    views = len(ALL_VIEWS)
+    if device.type != "cuda":
+        return views
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = int(free * _MEMORY_SHARE / (image_size**2 * _BYTES_PER_PIXEL))
+    return max(views, min(_LARGEST_DEFAULT, fitting // views * views))
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
@@ -92,7 +113,7 @@ def encode(
         out: Folder or fsspec URL of the latent set.
         encoder: VAE and image encoder.
         form: Format of the latent set, from `plan_format`.
-        batch_size: Number of views encoded at once, 1 to 32.
+        batch_size: Number of views encoded at once, 1 to MAX_BATCH, of several objects if it is 64 or more.
         num_workers: Number of threads that read and decode images, at least 1.
         encode_shards: Function that encodes the missing shards in other processes. None: this process encodes them.
 
@@ -102,10 +123,7 @@ def encode(
     Raises:
         UserError: `out` contains another set, a member of `shards` is damaged, or an option is out of range.
     """
-    if not 1 <= batch_size <= len(ALL_VIEWS):
-        raise UserError(
-            f"--batch-size is {batch_size}; it must be 1 to {len(ALL_VIEWS)}, the number of views of an object"
-        )
+    check_number("--batch-size", batch_size, 1, MAX_BATCH)
     if num_workers < 1:
         raise UserError(f"--num-workers is {num_workers}; it must be at least 1")
     fs, root = url_to_fs(out)
@@ -165,10 +183,14 @@ class ShardEncoder:
             fs.rm_file(f"{root}/{table_file(name)}")
         metas = _read_metas(shards, number)
         with ThreadPoolExecutor(self._num_workers, thread_name_prefix="encode") as pool:
-            images = _read_ahead(shards, number, pool, self._num_workers + _AHEAD)
-            # The device encodes the next object while this one is written.
-            encoded = draw_ahead((encode_object(self._encoder, form, views, self._batch_size) for views in images), 1)
-            stats = write_shard(fs, root, name, _samples(form, metas, encoded, report), latent_names)
+            together = max(1, self._batch_size // len(ALL_VIEWS))
+            images = _read_ahead(shards, number, pool, self._num_workers + together + _AHEAD)
+            batches = iter(lambda: list(islice(images, together)), [])
+            # The device encodes the next objects while these are written.
+            encoded = draw_ahead((encode_objects(self._encoder, form, views, self._batch_size) for views in batches), 1)
+            stats = write_shard(
+                fs, root, name, _samples(form, metas, chain.from_iterable(encoded), report), latent_names
+            )
         write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
 
 
@@ -212,31 +234,35 @@ def _samples(
         yield meta.uid, members
 
 
-def encode_object(encoder: Encoder, form: LatentFormat, views: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Encode the 32 views of one object.
+def encode_objects(
+    encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], batch_size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Encode the 32 views of each of several objects.
 
     Args:
         encoder: VAE and image encoder.
         form: Format of the latent set.
-        views: Images [32, 3, h, w] in [0, 1].
+        views: Images [32, 3, h, w] in [0, 1] of each object.
         batch_size: Number of views encoded at once.
 
     Returns:
-        Latents [32, n] and embeddings [e, d] in float16 on the encoder's device. A GPU may still be computing them.
-        With latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e is the number
-        of views whose embedding is stored (16 or 32), and d is the width of an embedding.
+        For each object, latents [32, n] and embeddings [e, d] in float16 on the encoder's device. A GPU may still be
+        computing them. With latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e
+        is the number of views whose embedding is stored (16 or 32), and d is the width of an embedding.
     """
+    everything = torch.cat([*views]) if len(views) > 1 else views[0]
+    stored = torch.tensor([form.has_embedding(view_set) for view_set, _ in ALL_VIEWS]).repeat(len(views))
     latents, embeddings = [], []
-    for start in range(0, len(ALL_VIEWS), batch_size):
-        images = views[start : start + batch_size].to(encoder.device)
+    for start in range(0, len(everything), batch_size):
+        images = everything[start : start + batch_size].to(encoder.device)
         mean, logvar = encoder.latents(images)
         latents.append((torch.cat([mean, logvar], 1) if form.logvar else mean).flatten(1).half())
-        chosen = [
-            i for i, (view_set, _) in enumerate(ALL_VIEWS[start : start + batch_size]) if form.has_embedding(view_set)
-        ]
+        chosen = stored[start : start + batch_size].nonzero()[:, 0].tolist()
         if chosen:
             embeddings.append(encoder.embeddings(images[chosen]).half())
-    return torch.cat(latents), torch.cat(embeddings)
+    per_object = int(stored.sum()) // len(views)
+    of_objects = torch.split(torch.cat(latents), len(ALL_VIEWS)), torch.split(torch.cat(embeddings), per_object)
+    return list(zip(*of_objects, strict=True))
 
 
 def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Float16]:

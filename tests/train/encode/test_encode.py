@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from train.data.images import to_tensor
 from train.encode import __main__ as encode_module
 from train.encode import encode_set
 from train.encode.__main__ import EncodeArgs, parse, run
-from train.encode.encode_set import encode, encode_object, plan_format, set_bytes
+from train.encode.encode_set import default_batch_size, encode, encode_objects, plan_format, set_bytes
 from train.encode.encoder import Encoder, load_encoder
 from train.model.clip_vision import save_clip_vision
 from train.model.fingerprint import weights_sha256
@@ -125,11 +126,47 @@ def test_the_same_images_give_the_same_bytes(images: Path, latents: Path, model:
 def test_the_batch_size_changes_nothing_beyond_rounding(images: Path, model: Path) -> None:
     encoder, shards = load_encoder(model, CPU), ShardSet(images)
     form = plan_format(encoder, shards, logvar=True, embedded="random")
-    views = to_tensor(shards.views(0, 0, VIEWS))
-    whole, parts = encode_object(encoder, form, views, 32), encode_object(encoder, form, views, 5)
-    for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
-        assert one.shape == shape
-        torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
+    objects = [to_tensor(shards.views(*place, VIEWS)) for place in ((0, 0), (0, 1), (1, 0))]
+    alone = [encode_objects(encoder, form, [views], 32)[0] for views in objects]
+    for batch_size in (5, 40, 64, 96):
+        for whole, parts in zip(alone, encode_objects(encoder, form, objects, batch_size), strict=True):
+            for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
+                assert one.shape == other.shape == shape
+                torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "together"), [(32, [1, 1, 1, 1, 1]), (63, [1, 1, 1, 1, 1]), (64, [2, 2, 1]), (1024, [2, 2, 1])]
+)
+def test_a_large_batch_contains_several_objects_of_a_shard(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, batch_size: int, together: list[int]
+) -> None:
+    """The set has shards of two objects, and one in the last."""
+    sizes = []
+
+    def counted(
+        encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], size: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        sizes.append(len(views))
+        return encode_objects(encoder, form, views, size)
+
+    monkeypatch.setattr(encode_set, "encode_objects", counted)
+    _encode(images, tmp_path / "out", model, batch_size=batch_size)
+    assert sizes == together
+    assert read_index(str(tmp_path / "out")).objects == 5
+
+
+def test_the_default_batch_fits_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_batch_size(CPU, 256) == 32
+    for free, size, expected in (
+        (140e9, 256, 192),
+        (20e9, 256, 32),
+        (1e9, 256, 32),
+        (140e9, 128, 256),
+        (20e9, 128, 96),
+    ):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (int(free), 0))
+        assert default_batch_size(torch.device("cuda"), size) == expected
 
 
 def test_what_the_images_set_says_of_its_objects_is_copied_also_into_a_finished_set(
@@ -212,12 +249,14 @@ def test_interrupted_inside_a_shard_it_does_that_shard_again(
 ) -> None:
     calls = iter(range(100))
 
-    def interrupted(encoder: Encoder, form: LatentFormat, views: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    def interrupted(
+        encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], batch_size: int
+    ) -> list[tuple[Tensor, Tensor]]:
         if next(calls) == 3:  # the second object of the second shard
             raise KeyboardInterrupt
-        return encode_object(encoder, form, views, batch_size)
+        return encode_objects(encoder, form, views, batch_size)
 
-    monkeypatch.setattr(encode_set, "encode_object", interrupted)
+    monkeypatch.setattr(encode_set, "encode_objects", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _encode(images, tmp_path, model)
     monkeypatch.undo()
@@ -261,8 +300,9 @@ def test_another_model_other_settings_and_other_images_are_refused(
         _encode(elsewhere, latents, model)
     with pytest.raises(UserError, match="already contains an image set"):
         _encode(images, images, model)
-    with pytest.raises(UserError, match="--batch-size is 33"):
-        _encode(images, tmp_path / "x", model, batch_size=33)
+    for batch_size in (0, 1025):
+        with pytest.raises(UserError, match=f"--batch-size is {batch_size}"):
+            _encode(images, tmp_path / "x", model, batch_size=batch_size)
     with pytest.raises(UserError, match=r"model\.json is missing"):
         _encode(images, tmp_path / "x", tmp_path)
     assert not (tmp_path / "x").exists()
@@ -359,7 +399,7 @@ def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(imag
     for device in (CPU, cuda, cuda):
         encoder = load_encoder(model, device)
         form = plan_format(encoder, shards, logvar=True, embedded="all")
-        results.append([tensor.float().cpu() for tensor in encode_object(encoder, form, views, 32)])
+        results.append([tensor.float().cpu() for tensor in encode_objects(encoder, form, [views], 32)[0]])
     for exact, rounded, again in zip(*results, strict=True):
         assert float((exact - rounded).norm() / exact.norm()) < 0.02
         assert torch.equal(rounded, again)
