@@ -5,7 +5,6 @@ the training objects of SHARDS and calibrated on the validation objects. Test ob
 `--unknown` add images of other origin to the calibration: without them, the threshold only suits renders.
 """
 
-import csv
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from dataset.io.options import HiddenDefault
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
+from train.components.drawings import LABELS_FILE, Drawings, read_drawings, read_rows
 from train.components.known_classifier import known_classes
 from train.components.known_images import Embedded, embed_files, embed_objects
 from train.components.known_objects import (
@@ -40,6 +40,7 @@ from train.components.known_objects import (
     report,
     select_representatives,
 )
+from train.data.images import on_white
 from train.data.kinds import kind_of
 from train.data.splits import split_set
 from train.data.training_set import require_images
@@ -47,12 +48,11 @@ from train.device import pick_device
 from train.model.fingerprint import image_encoder_sha256
 from train.model.multiview import read_image_encoder, read_spec
 from train.model.recognition.classes import KnownClasses, spread_of
-from train.model.recognition.int8 import round_rows
+from train.model.recognition.int8 import Int8Rows, round_rows
 from train.model.recognition.table import KNOWN_FOLDER, KnownObjects, remove_known, write_known
 
 logger = logging.getLogger(__name__)
 
-LABELS_FILE: Final = "labels.csv"  # of a folder of photographs
 FAMILIAR: Final = (0.1, 0.5)  # quantiles of the validation views for `KnownObjects.familiar`
 
 
@@ -74,6 +74,9 @@ class KnownArgs:
     """Images of unknown objects, or folders of such images."""
     labels: HiddenDefault[Path | None] = None
     """CSV file with the columns uid and label: kinds of objects. Procedural objects have their kind in their uid."""
+    drawings: HiddenDefault[Path | None] = None
+    """Folder of labelled drawings (a labels.csv with the columns file and label), such as that of
+    `python -m examples.emoji`. Their embeddings are added to those of the views."""
     views: int = 4
     """Number of views per object, 1 to 16, evenly spaced around it."""
     max_false_share: float = 0.1
@@ -122,6 +125,7 @@ def run(args: KnownArgs) -> None:
         args.views,
         args.max_false_share,
         args.backbone,
+        None if args.drawings is None else read_drawings(args.drawings, read_spec(args.model).image_size),
     )
     known = make_known(args.model, sources, device)
     write_known(known, args.model)
@@ -140,6 +144,7 @@ class Sources:
     views: int = 4
     max_false_share: float = 0.1
     backbone: Path | None = None  # None: that of the package
+    drawings: Drawings | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,8 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
 
     seen = embed_objects(sources.training, embed, sources.views, "training objects")
     table = make_table(seen, [kind_of(uid, sources.calibration.labels) for uid in seen.uids], sha256)
+    if sources.drawings is not None:
+        table = with_drawings(table, sources.drawings, embed)
     measured, logits = measure(sources, embed, size), None
     if VALIDATION in measured.known:
         table = replace(table, familiar=_familiar(table, measured.known[VALIDATION]))
@@ -203,7 +210,8 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
 
 def _familiar(table: KnownObjects, embeddings: Tensor) -> tuple[float, float]:
     """Return two quantiles of the similarities of validation views [n, c] to the nearest representatives."""
-    low, high = table.similarities(embeddings).amax(1).quantile(torch.tensor(FAMILIAR)).tolist()
+    similarities = table.similarities(embeddings)[:, : table.num_renders]
+    low, high = similarities.amax(1).quantile(torch.tensor(FAMILIAR)).tolist()
     return low, high
 
 
@@ -278,7 +286,25 @@ def make_table(seen: Embedded, kinds: Sequence[str | None], sha256: str) -> Know
     names = tuple(sorted({kind for kind in kinds if kind is not None}))
     numbers = [-1 if (kind := kinds[row]) is None else names.index(kind) for row in chosen]
     embeddings = round_rows(seen.embeddings[chosen] - mean)
-    return KnownObjects(mean, projection, embeddings, torch.tensor(numbers), names, 0.0, sha256)
+    return KnownObjects(mean, projection, embeddings, torch.tensor(numbers), len(numbers), names, 0.0, sha256)
+
+
+def with_drawings(table: KnownObjects, drawings: Drawings, embed: Callable[[Tensor], Tensor]) -> KnownObjects:
+    """Return a table to which the embeddings of drawings and of their mirror images are added as representatives.
+
+    Args:
+        table: The table.
+        drawings: The drawings; those whose kind is not in the table are left out.
+        embed: Function that returns the embeddings of images [n, 3, h, w] in [0, 1] on white.
+    """
+    rgba, numbers = drawings.of_kinds(table.kinds)
+    if not len(numbers):
+        return table
+    images = on_white(rgba)
+    embeddings = embed(torch.cat([images, images.flip(-1)])) - table.mean
+    rows, added = table.embeddings, round_rows(embeddings)
+    both = Int8Rows(torch.cat([rows.integers, added.integers]), torch.cat([rows.scale, added.scale]))
+    return replace(table, embeddings=both, kind_numbers=torch.cat([table.kind_numbers, numbers, numbers]))
 
 
 def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path | None) -> Calibration:
@@ -290,22 +316,11 @@ def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path 
     known: tuple[Path, ...] = ()
     others = image_files(unknown)
     if photos is not None:
-        rows = _read_csv(photos / LABELS_FILE, ("file", "known"))
+        rows = read_rows(photos / LABELS_FILE, ("file", "known"))
         known = tuple(photos / row["file"] for row in rows if row["known"] == "yes")
         others += tuple(photos / row["file"] for row in rows if row["known"] == "no")
-    rows = _read_csv(labels, ("uid", "label")) if labels is not None else []
+    rows = read_rows(labels, ("uid", "label")) if labels is not None else []
     return Calibration(known, others, {row["uid"]: row["label"] for row in rows if row["label"]})
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a CSV file ({error}); give another file") from error
-    if not rows or any(row.get(column) is None for row in rows for column in columns):
-        raise UserError(f"{path}: needs the columns {', '.join(columns)} and at least one row; correct the file")
-    return rows
 
 
 if __name__ == "__main__":

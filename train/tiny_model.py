@@ -27,6 +27,7 @@ from dataset.reading.shard_set import ShardSet
 from train.bundled_model import MAX_MB, write_float16
 from train.components.autoencoder import ensure_autoencoder
 from train.components.decoder import ensure_decoder
+from train.components.drawings import Drawings, read_drawings
 from train.components.image_encoder import ensure_image_encoder
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
@@ -91,6 +92,9 @@ class TinyModelArgs:
     labels: HiddenDefault[Path | None] = None
     """CSV file with the columns uid and label: kinds of objects, which the image encoder learns and the table of known
     objects names. Procedural objects have their kind in their uid."""
+    drawings: HiddenDefault[Path | None] = None
+    """Folder of labelled drawings, such as that of `python -m examples.emoji`, from which the image encoder also learns
+    kinds, and which are part of the table of known objects."""
 
 
 def parse(argv: Sequence[str]) -> TinyModelArgs:
@@ -170,17 +174,32 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     training, validation = split_set(whole, recipe.validation, recipe.test_share)
     training_shards = require_images(training, "the autoencoder")
     calibration = read_calibration(args.photos, args.unknown, args.labels)
+    drawings = None if args.drawings is None else read_drawings(args.drawings, recipe.image_size)
     if args.part == "autoencoder":
         make_autoencoder(training_shards, first, recipe, args.seed, device)
         return
     if args.part == "image-encoder":
         make_image_encoder(
-            training_shards, first, recipe, args.seed, device, backbone=args.backbone, labels=calibration.labels
+            training_shards,
+            first,
+            recipe,
+            args.seed,
+            device,
+            backbone=args.backbone,
+            labels=calibration.labels,
+            drawings=drawings,
         )
         return
     if args.part in ("all", "latents"):
         parts = make_parts(
-            training_shards, first, recipe, args.seed, device, backbone=args.backbone, labels=calibration.labels
+            training_shards,
+            first,
+            recipe,
+            args.seed,
+            device,
+            backbone=args.backbone,
+            labels=calibration.labels,
+            drawings=drawings,
         )
         encode_all(whole, latents, parts)
         if args.part == "latents":
@@ -211,7 +230,9 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     size = write_float16(second, args.out, make_arguments(args), vae, args.backbone)
     print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
-    add_known(args.out, Sources(training_shards, held_out, calibration, backbone=args.backbone), device)
+    add_known(
+        args.out, Sources(training_shards, held_out, calibration, backbone=args.backbone, drawings=drawings), device
+    )
 
 
 def make_autoencoder(
@@ -268,6 +289,7 @@ def make_image_encoder(
     *,
     backbone: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    drawings: Drawings | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in the subfolder image_tower/ of `folder`, or train one and write this subfolder.
 
@@ -279,6 +301,7 @@ def make_image_encoder(
         device: Device to train on.
         backbone: File with pretrained weights. None: the installed package.
         labels: Kinds by uid, of objects whose uid does not contain the kind.
+        drawings: Labelled drawings.
 
     Raises:
         UserError: The recipe has no settings to train an image encoder, or the pretrained weights cannot be loaded.
@@ -300,6 +323,7 @@ def make_image_encoder(
         damage=damage,
         backbone=backbone,
         labels=labels,
+        drawings=drawings,
     )
 
 
@@ -312,6 +336,7 @@ def make_parts(
     *,
     backbone: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    drawings: Drawings | None = None,
 ) -> Encoder:
     """Load or train the autoencoder and the image encoder, and return both on the device.
 
@@ -326,7 +351,9 @@ def make_parts(
             "embedded_recipe() returns"
         )
     vae = make_autoencoder(training_shards, folder, recipe, seed, device)
-    image_encoder = make_image_encoder(training_shards, folder, recipe, seed, device, backbone=backbone, labels=labels)
+    image_encoder = make_image_encoder(
+        training_shards, folder, recipe, seed, device, backbone=backbone, labels=labels, drawings=drawings
+    )
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale

@@ -25,6 +25,7 @@ def table_of_white(folder: Path) -> Iterator[KnownObjects]:
         projection=torch.eye(white.shape[1]),
         embeddings=round_rows((white - black) / 2),
         kind_numbers=torch.tensor([0]),
+        num_renders=1,
         kinds=("paper",),
         threshold=1e-3,
         image_encoder_sha256=image_encoder_sha256(image_encoder),

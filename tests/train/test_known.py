@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from dataset.errors import UserError
+from dataset.images.prepare import prepare_image
 from dataset.reading.shard_set import ShardSet
 from tests.support.known_table import table_of_white
 from tests.support.make_shards import make_shard_set
@@ -174,6 +175,29 @@ def test_a_diffusers_export_keeps_the_table(base, tmp_path):
         assert unknown_warnings(tmp_path / "diffusers", black) == unknown_warnings(base, black) != [None]
     export(ExportArgs(base, tmp_path / "without"))
     assert not (tmp_path / "without" / "known").exists()
+
+
+def test_drawings_and_their_mirror_images_follow_the_views(objects, base, tmp_path):
+    folder = tmp_path / "drawings"
+    folder.mkdir()
+    (folder / "labels.csv").write_text(
+        f"file,label\n{draw(folder / 'a.png', 10)},cat\n{draw(folder / 'b.png', 90)},dog\n"
+    )
+    labels = tmp_path / "kinds.csv"
+    labels.write_text("uid,label\n" + "\n".join(f"synthetic-{i:04d},cat" for i in range(60)))
+    arguments = [str(objects), "--model", str(base), "--labels", str(labels), "--views", "1", "--device", "cpu"]
+    run(parse(arguments))
+    plain = read_known(base)
+    run(parse([*arguments, "--drawings", str(folder)]))
+    known = read_known(base)
+    assert known.num_renders == plain.num_renders == len(plain.kind_numbers)
+    assert known.familiar == plain.familiar
+    assert torch.equal(known.embeddings.integers[: known.num_renders], plain.embeddings.integers)
+    rgb = torch.from_numpy(prepare_image(folder / "a.png", 32).rgb).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = read_image_encoder(base)(torch.cat([rgb, rgb.flip(-1)])) - known.mean
+    torch.testing.assert_close(known.embeddings.values()[known.num_renders :], expected, atol=0.05, rtol=0)
+    assert known.kind_numbers[known.num_renders :].tolist() == [known.kinds.index("cat")] * 2
 
 
 def test_the_similarities_of_validation_views_say_which_embeddings_are_corrected(objects, base):

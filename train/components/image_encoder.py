@@ -12,7 +12,8 @@ The loss is a weighted sum of five terms; the last four are optional:
   the view before this training. The embedding then still describes what the network has learned from photographs. The
   mean of the features over the batch is subtracted, and the term is 1 - the cosine similarity.
 - Kinds: a linear head predicts the kind of the object, such as "chair". The term is the cross entropy with label
-  smoothing, over the objects whose kind is known.
+  smoothing, over the objects whose kind is known. Labelled drawings (`train.components.drawings`) can be added, so that
+  drawings of a kind get embeddings like those of its renders.
 
 Optionally, the network starts from weights pretrained on photographs (`train.components.backbone`), and the encoder
 sees augmented views (`train.components.augment`). Then it also understands photographs and drawings. The pretrained
@@ -40,6 +41,7 @@ from dataset.reading.shard_set import ShardSet
 from train.components.augment import augment
 from train.components.backbone import load_backbone
 from train.components.component import is_trained, optimize, seeded, write_part
+from train.components.drawings import Drawings
 from train.components.image_encoder_heads import ImageEncoderHeads, feature_loss, info_nce, kind_loss
 from train.config.presets import ImageEncoderRecipe
 from train.data.images import on_white
@@ -59,7 +61,7 @@ from train.model.timm_encoder import TimmEncoder, TimmVisual
 logger = logging.getLogger(__name__)
 
 FEATURE_IMAGE_SIZE: Final = 160  # pixels; the pretrained networks saw larger images than the encoder does
-_SWITCHES: Final = ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor", "kind_weight")
+_SWITCHES: Final = ("pretrained", "augmented", "feature_weight", "pretrained_lr_factor", "kind_weight", "drawings")
 
 
 class PretrainedFeatures:
@@ -83,8 +85,8 @@ class PretrainedFeatures:
         return features.float()
 
 
-def number_kinds(shards: ShardSet, labels: Mapping[str, str]) -> tuple[Tensor, int]:
-    """Return the numbers [n] of the kinds of the n objects of a set, -1 if a kind is not known, and how many there are.
+def number_kinds(shards: ShardSet, labels: Mapping[str, str]) -> tuple[Tensor, list[str]]:
+    """Return the numbers [n] of the kinds of the n objects of a set, -1 if a kind is not known, and the kinds' names.
 
     Args:
         shards: The set. The order of the objects is that of its shards and samples.
@@ -93,7 +95,7 @@ def number_kinds(shards: ShardSet, labels: Mapping[str, str]) -> tuple[Tensor, i
     uids = [shards.uid(shard, i) for shard, samples in enumerate(shards.samples_per_shard) for i in range(samples)]
     kinds = [kind_of(uid, labels) for uid in uids]
     names = sorted({kind for kind in kinds if kind is not None})
-    return torch.tensor([-1 if kind is None else names.index(kind) for kind in kinds]), len(names)
+    return torch.tensor([-1 if kind is None else names.index(kind) for kind in kinds]), names
 
 
 def train_image_encoder(
@@ -107,6 +109,7 @@ def train_image_encoder(
     damage: Damage | None = None,
     backbone: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    drawings: Drawings | None = None,
 ) -> ImageEncoder:
     """Train an image encoder, from scratch or from the pretrained weights of `train.components.backbone`.
 
@@ -120,6 +123,7 @@ def train_image_encoder(
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
         backbone: File with pretrained weights. None: the installed package is used if the recipe needs such weights.
         labels: Kinds by uid, of objects whose uid does not contain the kind. Used if the recipe predicts kinds.
+        drawings: Drawings of the size of the images, whose kinds are predicted too. Kinds without objects are left out.
 
     Raises:
         UserError: The recipe needs pretrained weights that cannot be loaded, or a gradient is not finite.
@@ -131,15 +135,16 @@ def train_image_encoder(
         pretrained = _load_pretrained(image_encoder, recipe, backbone)
         teacher = PretrainedFeatures(image_encoder, pretrained) if pretrained and recipe.feature_weight > 0 else None
         num_features = pretrained.num_features if pretrained and teacher else 0
-        kinds, num_kinds = number_kinds(shards, labels or {}) if recipe.kind_weight > 0 else (torch.empty(0), 0)
+        kinds, names = number_kinds(shards, labels or {}) if recipe.kind_weight > 0 else (torch.empty(0), [])
         heads = ImageEncoderHeads(
             spec.embed_dim,
             recipe.thumbnail_size,
             novel_views=novel_views,
             num_features=num_features,
-            num_kinds=num_kinds,
+            num_kinds=len(names),
         ).to(device)
     objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
+    drawn = _drawn(drawings, names, recipe, device)
 
     steps = recipe.schedule.steps
     batches = read_random_views(shards, seed, steps, objects=objects, views=2, damage=damage, device=device)
@@ -150,9 +155,10 @@ def train_image_encoder(
             views = mirror_half(views, generator)
         rgba = views.rgba.to(device).flatten(0, 1)
         rgb = on_white(rgba)
-        seen = augment(rgba, generator) if recipe.augmented else rgb
+        more, kinds_of_more = _draw(drawn, rgba, recipe.drawings, generator)
+        seen = augment(torch.cat([rgba, more]), generator) if recipe.augmented else on_white(torch.cat([rgba, more]))
         with torch.autocast(device.type, torch.bfloat16, enabled=pretrained is not None and device.type == "cuda"):
-            embeddings = image_encoder(seen).float()
+            embeddings, of_drawings = image_encoder(seen).float().tensor_split([len(rgba)])
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.predict_thumbnails(embeddings), thumbnails)
         loss = recipe.reconstruction_weight * mse
@@ -172,10 +178,11 @@ def train_image_encoder(
             of_features = feature_loss(heads.predict_features(embeddings), teacher(rgb))
             loss = loss + recipe.feature_weight * of_features
             shown["features"] = float(of_features.detach())
-        if num_kinds:
+        if names:
             of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2).to(device))
-            loss = loss + recipe.kind_weight * of_kinds
-            shown["kinds"] = float(of_kinds.detach())
+            of_drawn = kind_loss(heads.predict_kinds(of_drawings), kinds_of_more) if drawn else of_kinds.new_zeros(())
+            loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawn)
+            shown |= {"kinds": float(of_kinds.detach()), **({"drawings": float(of_drawn.detach())} if drawn else {})}
         return loss, shown
 
     fast, slow = _trained_parameters([image_encoder, heads], pretrained, recipe.pretrained_lr_factor)
@@ -188,6 +195,28 @@ def train_image_encoder(
         pretrained_lr_factor=recipe.pretrained_lr_factor,
     )
     return image_encoder.eval()
+
+
+def _draw(drawn: tuple[Tensor, Tensor] | None, rgba: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Choose `count` of the images and kinds of `_drawn` at random. Without drawings, return no rows."""
+    if drawn is None:
+        return rgba[:0], torch.empty(0)
+    chosen = torch.randint(len(drawn[1]), (count,), generator=generator).to(rgba.device)
+    return drawn[0][chosen], drawn[1][chosen]
+
+
+def _drawn(
+    drawings: Drawings | None, names: Sequence[str], recipe: ImageEncoderRecipe, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Return the images of the drawings of known kinds and the numbers of their kinds, on the device."""
+    if not recipe.drawings or not names:
+        return None
+    if drawings is None:
+        logger.info("note: the image encoder is trained without labelled drawings; give a folder with --drawings")
+        return None
+    rgba, numbers = drawings.of_kinds(names)
+    logger.info("%d of %d drawings show kinds of the training objects", len(numbers), len(drawings.kinds))
+    return (rgba.to(device), numbers.to(device)) if len(numbers) else None
 
 
 def _trained_parameters(
@@ -268,6 +297,7 @@ def ensure_image_encoder(
     damage: Damage | None = None,
     backbone: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    drawings: Drawings | None = None,
 ) -> ImageEncoder:
     """Load the image encoder in `folder`. If the folder does not exist, train the encoder and write the folder.
 
@@ -280,6 +310,8 @@ def ensure_image_encoder(
     settings = {"tower": asdict(spec), "recipe": _stored(recipe), "seed": seed}
     if recipe.novel_view_weight > 0:
         settings["cameras"] = cameras
+    if drawings is not None and recipe.drawings:
+        settings["drawings"] = drawings.sha256
     if is_trained(folder, settings):
         logger.info("image encoder: %s is already trained", folder)
         return load_image_encoder(folder)
@@ -293,6 +325,7 @@ def ensure_image_encoder(
         damage=damage,
         backbone=backbone,
         labels=labels,
+        drawings=drawings,
     )
     write_part(folder, settings, lambda target: save_image_encoder(image_encoder, target))
     return load_image_encoder(folder)
@@ -303,4 +336,6 @@ def _stored(recipe: ImageEncoderRecipe) -> dict[str, Any]:
     switched_on = {name: value for name, value in asdict(recipe).items() if value or name not in _SWITCHES}
     if not recipe.pretrained:
         switched_on.pop("pretrained_lr_factor", None)
+    if not recipe.drawings:
+        switched_on.pop("drawing_weight", None)
     return switched_on

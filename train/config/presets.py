@@ -59,6 +59,8 @@ class ImageEncoderRecipe:
     feature_weight: float = 0.0  # weight of predicting the features of the pretrained network; 0: off
     pretrained_lr_factor: float = 0.05  # of the learning rate of the pretrained weights; 0: they are not trained
     kind_weight: float = 0.0  # weight of predicting the kind of the object, where it is known; 0: off
+    drawings: int = 0  # labelled drawings per step whose kinds are predicted too, if there are any
+    drawing_weight: float = 0.0  # of their term, relative to `kind_weight`
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,8 @@ EMBEDDED: Final = replace(
         feature_weight=2.0,
         pretrained_lr_factor=0.0,  # no worse than a low rate on photographs, and the features keep their meaning
         kind_weight=2.0,
+        drawings=32,
+        drawing_weight=0.5,  # drawings: 8 to 14 points more of the right kind, photographs as before (docs/LOG.md)
         schedule=Schedule(steps=3_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from dataset.errors import UserError
 from dataset.format.schema import ALL_VIEWS
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train.components.backbone import load_backbone
 from train.components.component import optimize
+from train.components.drawings import Drawings
 from train.components.image_encoder import PretrainedFeatures, ensure_image_encoder, number_kinds, train_image_encoder
 from train.components.image_encoder_heads import feature_loss, kind_loss
 from train.config.presets import ImageEncoderRecipe
@@ -169,9 +171,9 @@ def test_objects_without_a_kind_do_not_count() -> None:
 
 def test_kinds_come_from_uids_and_labels(shards: ShardSet) -> None:
     uids = [shards.uid(*place) for place in _places(shards)]
-    numbers, count = number_kinds(shards, {uids[0]: "mug", uids[3]: "chair", uids[5]: "mug", "elsewhere": "car"})
-    assert (numbers.tolist(), count) == ([1, -1, -1, 0, -1, 1, -1, -1], 2)
-    assert number_kinds(shards, {})[1] == 0
+    numbers, names = number_kinds(shards, {uids[0]: "mug", uids[3]: "chair", uids[5]: "mug", "elsewhere": "car"})
+    assert (numbers.tolist(), names) == ([1, -1, -1, 0, -1, 1, -1, -1], ["chair", "mug"])
+    assert number_kinds(shards, {})[1] == []
 
 
 def test_an_encoder_that_learns_kinds_separates_them(shards: ShardSet, weights: Path) -> None:
@@ -192,6 +194,39 @@ def test_an_encoder_that_learns_kinds_separates_them(shards: ShardSet, weights: 
         return float((inputs @ ridge - target).square().mean())
 
     assert error(5.0) < 0.5 * error(0.0)
+
+
+def test_drawings_get_the_embeddings_of_their_kind(
+    shards: ShardSet, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drawings are squares, red for chairs and blue for mugs, and must lie on the side of the renders of their kind."""
+    labels = {shards.uid(*place): ("chair", "mug")[i % 2] for i, place in enumerate(_places(shards))}
+    squares = torch.zeros(8, 32, 32, 4, dtype=torch.uint8)
+    squares[:, 4:28, 4:28, 3] = 255
+    squares[::2, ..., 0], squares[1::2, ..., 2] = 200, 200
+    drawings = Drawings(squares, ("chair", "mug") * 3 + ("car", "car"))
+
+    def error(drawing_weight: float) -> float:
+        recipe = replace(_recipe(40, kind_weight=5.0), drawings=6, drawing_weight=drawing_weight)
+        encoder = train_image_encoder(
+            shards, SPEC, recipe, seed=0, device=CPU, backbone=weights, labels=labels, drawings=drawings
+        )
+        views = torch.stack([on_white(torch.from_numpy(shards.views(*p, ALL_VIEWS[:4]))) for p in _places(shards)])
+        with torch.no_grad():
+            renders, drawn = encoder(views.flatten(0, 1)).view(8, 4, -1).mean(1), encoder(on_white(squares[:2]))
+        chair, mug = renders[::2].mean(0), renders[1::2].mean(0)
+        axis = (chair - mug) / (chair - mug).norm()
+        return float((drawn[1] - drawn[0]) @ axis)  # negative: the red square is on the side of the chairs
+
+    assert error(5.0) < min(error(0.0), 0)
+    assert "6 of 8 drawings show kinds of the training objects" in capsys.readouterr().err
+    recipe = replace(_recipe(1, kind_weight=1.0), drawings=2, drawing_weight=1.0)
+    given = {"seed": 0, "device": CPU, "backbone": weights, "labels": labels}
+    ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, **given, drawings=drawings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="drawings was"):
+        ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, **given)  # type: ignore[arg-type]
+    train_image_encoder(shards, SPEC, recipe, **given)  # type: ignore[arg-type]
+    assert "trained without labelled drawings" in capsys.readouterr().err
 
 
 def test_an_encoder_from_scratch_ignores_the_rate_of_pretrained_weights(shards: ShardSet, tmp_path: Path) -> None:

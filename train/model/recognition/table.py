@@ -1,8 +1,8 @@
 """Table of the objects that a model was trained on, with which images are recognized.
 
 A model folder may contain the subfolder `known/`, which `python -m train.known` writes. It holds the embeddings of some
-training images (representatives), the kinds of their objects where known, and a threshold of the distance from which an
-image is unlike the training images. `train.model.recognition.recognize` applies the table to images.
+training images and of labelled drawings (representatives), their kinds where known, and a threshold of the distance
+from which an image is unlike the training images. `train.model.recognition.recognize` applies the table to images.
 
 Similarities are computed after a linear projection that scales down the directions in which images of one kind differ
 (other views, other objects). The table can also contain an ImageNet classifier (`train.model.recognition.classes`),
@@ -50,6 +50,7 @@ class KnownObjects:
     projection: Tensor  # [c, d]
     embeddings: Int8Rows  # [r, c], embeddings of the representatives minus the mean
     kind_numbers: Tensor  # [r], indices into `kinds`; -1: the kind is not known
+    num_renders: int  # the first representatives are renders, the others are drawings
     kinds: tuple[str, ...]
     threshold: float
     image_encoder_sha256: str
@@ -107,21 +108,21 @@ class KnownObjects:
         """Move embeddings that are unlike the representatives toward representatives of the most probable kinds.
 
         An embedding of a photograph is farther from all renders than those are from each other. It is replaced by a
-        weighted mean of itself and of representatives. These have the weight CORRECTION times `strangeness`, which is
-        divided among the kinds by `kind_probabilities`, and within a kind by a softmax over the similarities times
-        NEIGHBOR_SHARPNESS. The arguments are those of `distances`.
+        weighted mean of itself and of renders among the representatives. These have the weight CORRECTION times
+        `strangeness`, which is divided among the kinds by `kind_probabilities`, and within a kind by a softmax over the
+        similarities times NEIGHBOR_SHARPNESS. The arguments are those of `distances`.
 
         Returns:
             Embeddings [n, c], float32.
         """
-        similarities = self.similarities(embeddings)
-        numbers = self._column_of_kind
+        similarities = self.similarities(embeddings)[:, : self.num_renders]
+        numbers = self._column_of_kind[: self.num_renders]
         best = self._best_of_kinds(similarities)
         shares = (NEIGHBOR_SHARPNESS * (similarities - best[:, numbers])).exp()
         totals = torch.zeros_like(best).index_add_(1, numbers, shares)
         probabilities = self.kind_probabilities(embeddings, logits)
         weights = shares * (probabilities / totals.clamp(min=1.0))[:, numbers]
-        target = weights @ self.embeddings.values() + self.mean
+        target = weights @ self.embeddings.values()[: self.num_renders] + self.mean
         amount = CORRECTION * self.strangeness(similarities)[:, None]
         return embeddings.float() + amount * (target - embeddings.float())
 
@@ -136,11 +137,11 @@ class KnownObjects:
     def strangeness(self, similarities: Tensor) -> Tensor:
         """Return how unlike the representatives n images are, [n].
 
-        It is 0 if an image's largest similarity [n, r] is at least the high one of `familiar`, 1 if it is at most the
-        low one, and linear between these.
+        It is 0 if an image's largest similarity to a render is at least the high one of `familiar`, 1 if it is at most
+        the low one, and linear between these. `similarities` are those to all representatives, or to all renders.
         """
         low, high = self.familiar
-        return ((high - similarities.amax(1)) / max(high - low, 1e-6)).clamp(0, 1)
+        return ((high - similarities[:, : self.num_renders].amax(1)) / max(high - low, 1e-6)).clamp(0, 1)
 
     @property
     def _column_of_kind(self) -> Tensor:
@@ -150,7 +151,8 @@ class KnownObjects:
     def _best_of_kinds(self, similarities: Tensor) -> Tensor:
         """Return the similarity [n, j + 1] to the nearest representative of each kind; -1e4 where there is none."""
         lowest = similarities.new_full((len(similarities), len(self.kinds) + 1), -1e4)
-        return lowest.scatter_reduce(1, self._column_of_kind.expand_as(similarities), similarities, "amax")
+        columns = self._column_of_kind[: similarities.shape[1]]
+        return lowest.scatter_reduce(1, columns.expand_as(similarities), similarities, "amax")
 
 
 def write_known(known: KnownObjects, folder: Path) -> None:
@@ -170,6 +172,7 @@ def write_known(known: KnownObjects, folder: Path) -> None:
     settings = {
         "threshold": known.threshold,
         "familiar": known.familiar,
+        "num_renders": known.num_renders,
         "classes": None if known.classes is None else known.classes.settings(),
         "image_encoder_sha256": known.image_encoder_sha256,
         "statistics": known.statistics,
@@ -197,6 +200,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             projection=tensors["projection"].float(),
             embeddings=Int8Rows(tensors["embeddings"], tensors["embedding_scale"].float()),
             kind_numbers=tensors["kind_numbers"].long(),
+            num_renders=int(settings["num_renders"]),
             kinds=kinds,
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),
@@ -219,6 +223,8 @@ def _check_values(known: KnownObjects) -> None:
         raise ValueError("the shapes of the tensors do not fit together")
     if not -1 <= int(known.kind_numbers.min()) <= int(known.kind_numbers.max()) < len(known.kinds):
         raise ValueError("a representative has a kind that is not in the list of kinds")
+    if not 1 <= known.num_renders <= count:
+        raise ValueError("the number of renders is out of range")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, rows.scale))
     if not finite or not np.isfinite([known.threshold, *known.familiar]).all():
         raise ValueError("a number is NaN or infinite")

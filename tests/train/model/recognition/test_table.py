@@ -30,6 +30,7 @@ AXES = KnownObjects(
     projection=torch.eye(3),
     embeddings=round_rows(torch.eye(3)),
     kind_numbers=torch.tensor([1, -1, 0]),
+    num_renders=3,
     kinds=("cat", "chair"),
     threshold=0.5,
     image_encoder_sha256="0",
@@ -49,6 +50,7 @@ def test_the_probability_of_a_kind_is_that_of_its_nearest_representative():
         AXES,
         embeddings=round_rows(torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 1, 0], [0, 0, 1]])),
         kind_numbers=torch.tensor([0, 0, 1, -1]),
+        num_renders=4,
     )
     embeddings = 1 + torch.tensor([[3.0, 0, 0], [0, 0, 2], [0, 5, 0]])
     best = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0.8, 1, 0]])
@@ -104,6 +106,19 @@ def test_other_embeddings_move_toward_representatives_of_the_probable_kind():
     torch.testing.assert_close(table.correct(embeddings, chair), expected, atol=0.05, rtol=0)
     cat = torch.tensor([[0.0, 20, 0, 0, 0]])
     assert float(table.correct(embeddings, cat)[0, 2]) > float(table.correct(embeddings, chair)[0, 2])
+
+
+def test_drawings_tell_kinds_but_embeddings_are_not_moved_toward_them():
+    """The same rows; the second chair, which the embedding resembles, is a drawing."""
+    rows = round_rows(torch.tensor([[10.0, 0, 0], [0, 0, 10], [6, 8, 0]]))
+    renders = replace(with_classes((0.995, 0.999)), embeddings=rows, kind_numbers=torch.tensor([1, 0, 1]))
+    drawn = replace(renders, num_renders=2)
+    embeddings, chair = 1 + torch.tensor([[6.0, 8, 0]]), torch.tensor([[0.0, 0, 20, 0, 0]])
+    assert float(renders.distances(embeddings, chair)) == float(drawn.distances(embeddings, chair))
+    assert float(drawn.kind_probabilities(embeddings, chair)[0, 1]) > 0.99
+    assert torch.equal(renders.correct(embeddings, chair), embeddings)  # a render is that similar
+    expected = (1 - CORRECTION) * embeddings + CORRECTION * (1 + torch.tensor([[10.0, 0, 0]]))
+    torch.testing.assert_close(drawn.correct(embeddings, chair), expected, atol=0.05, rtol=0)
 
 
 def test_the_weights_of_the_representatives_add_up_to_one():
@@ -181,6 +196,8 @@ DAMAGES = {
     "a missing kind": lambda folder: damage_json(folder, kinds=["cat"]),
     "one similarity": lambda folder: damage_json(folder, familiar=[0.5]),
     "infinite similarity": lambda folder: damage_json(folder, familiar=[0.5, float("inf")]),
+    "no renders": lambda folder: damage_json(folder, num_renders=0),
+    "more renders than representatives": lambda folder: damage_json(folder, num_renders=4),
     "other scale": lambda folder: damage_tensor(folder, "embedding_scale", torch.ones(2)),
     "other shape": lambda folder: damage_tensor(folder, "mean", torch.zeros(4)),
     "flat": lambda folder: damage_tensor(folder, "projection", torch.zeros(3)),

@@ -1,0 +1,71 @@
+"""Read labelled drawings, such as those of `python -m examples.emoji`, with which an image encoder learns kinds."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from dataset.errors import UserError, one_line
+from dataset.images.prepare import prepare_image
+
+LABELS_FILE: Final = "labels.csv"  # of a folder of labelled images
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings of single objects, and the kind of each object."""
+
+    rgba: Tensor  # [n, s, s, 4], uint8
+    kinds: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """A SHA-256 (hexadecimal) of the images and the kinds."""
+        return hashlib.sha256(self.rgba.numpy().tobytes() + "\n".join(self.kinds).encode()).hexdigest()
+
+    def of_kinds(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the images [m, s, s, 4] of the m drawings whose kind is in `names`, and the positions [m] there."""
+        rows = [row for row, kind in enumerate(self.kinds) if kind in names]
+        return self.rgba[rows], torch.tensor([names.index(self.kinds[row]) for row in rows], dtype=torch.long)
+
+
+def read_drawings(folder: Path, image_size: int) -> Drawings:
+    """Read a folder of images with a labels.csv (columns file and label). Images are prepared as for distillation.
+
+    Args:
+        folder: The folder.
+        image_size: Height and width in pixels to which the images are prepared.
+
+    Raises:
+        UserError: labels.csv is missing, malformed or without rows, a file lies outside of the folder, or an image
+            cannot be read.
+    """
+    rows = read_rows(folder / LABELS_FILE, ("file", "label"))
+    images, root = [], folder.resolve()
+    for row in rows:
+        path = (folder / row["file"]).resolve()
+        if not path.is_relative_to(root):
+            raise UserError(f"{folder / LABELS_FILE}: {row['file']} is outside of {folder}; remove the row")
+        images.append(torch.from_numpy(prepare_image(path, image_size).rgba))
+    return Drawings(torch.stack(images), tuple(row["label"] for row in rows))
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file as column -> text.
+
+    Raises:
+        UserError: The file cannot be read, lacks a column, or has no rows.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV file ({one_line(error)}); give another file") from error
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
+        raise UserError(f"{path}: needs the columns {', '.join(columns)} and at least one row; correct the file")
+    return rows
