@@ -269,7 +269,7 @@ EMBEDDED: Final = replace(
         pretrained_lr_factor=0.0,  # no worse than a low rate on photographs, and the features keep their meaning
         kind_weight=2.0,
         drawings=32,
-        drawing_weight=0.5,  # drawings: 8 to 14 points more of the right kind, photographs as before (docs/LOG.md)
+        drawing_weight=0.5,  # drawings get the right kind more often, photographs as often as before (docs/LOG.md)
         schedule=Schedule(steps=3_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
     stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
