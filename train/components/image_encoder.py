@@ -179,7 +179,7 @@ def train_image_encoder(
             loss = loss + recipe.feature_weight * of_features
             shown["features"] = float(of_features.detach())
         if names:
-            of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2).to(device))
+            of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2))
             of_drawn = kind_loss(heads.predict_kinds(of_drawings), kinds_of_more) if drawn else of_kinds.new_zeros(())
             loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawn)
             shown |= {"kinds": float(of_kinds.detach()), **({"drawings": float(of_drawn.detach())} if drawn else {})}
@@ -201,14 +201,14 @@ def _draw(drawn: tuple[Tensor, Tensor] | None, rgba: Tensor, count: int, generat
     """Choose `count` of the images and kinds of `_drawn` at random. Without drawings, return no rows."""
     if drawn is None:
         return rgba[:0], torch.empty(0)
-    chosen = torch.randint(len(drawn[1]), (count,), generator=generator).to(rgba.device)
-    return drawn[0][chosen], drawn[1][chosen]
+    chosen = torch.randint(len(drawn[1]), (count,), generator=generator)
+    return drawn[0][chosen.to(rgba.device)], drawn[1][chosen]
 
 
 def _drawn(
     drawings: Drawings | None, names: Sequence[str], recipe: ImageEncoderRecipe, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the images of the drawings of known kinds and the numbers of their kinds, on the device."""
+    """Return the images of the drawings of known kinds, on the device, and the numbers of their kinds, on the CPU."""
     if not recipe.drawings or not names:
         return None
     if drawings is None:
@@ -216,7 +216,7 @@ def _drawn(
         return None
     rgba, numbers = drawings.of_kinds(names)
     logger.info("%d of %d drawings show kinds of the training objects", len(numbers), len(drawings.kinds))
-    return (rgba.to(device), numbers.to(device)) if len(numbers) else None
+    return (rgba.to(device), numbers) if len(numbers) else None
 
 
 def _trained_parameters(

@@ -99,11 +99,12 @@ def kind_loss(logits: Tensor, kinds: Tensor) -> Tensor:
 
     Args:
         logits: Logits [n, k] of k kinds.
-        kinds: Numbers [n] of the kinds. -1: the kind is not known, and the row is left out.
+        kinds: Numbers [n] of the kinds. -1: the kind is not known, and the row is left out. If they are on the CPU, the
+            host does not wait for the device.
     """
     if not bool((kinds >= 0).any()):
         return logits.sum() * 0
-    return functional.cross_entropy(logits, kinds, ignore_index=-1, label_smoothing=_LABEL_SMOOTHING)
+    return functional.cross_entropy(logits, kinds.to(logits.device), ignore_index=-1, label_smoothing=_LABEL_SMOOTHING)
 
 
 def info_nce(first: Tensor, second: Tensor, objects: Tensor, temperature: float) -> Tensor:
