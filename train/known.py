@@ -1,4 +1,4 @@
-"""Write the table by which a model recognizes images of unknown objects: `python -m train.known SHARDS --model FOLDER`.
+"""Write the table of known objects of a model: `python -m train.known SHARDS --model FOLDER`.
 
 The table is the subfolder `known/` of the model folder; `train.model.recognition.table` describes it. It is made from
 the training objects of SHARDS and calibrated on the validation objects. Test objects are not used. `--photos` and
@@ -53,12 +53,15 @@ from train.model.recognition.table import KNOWN_FOLDER, KnownObjects, remove_kno
 
 logger = logging.getLogger(__name__)
 
-FAMILIAR: Final = (0.1, 0.5)  # quantiles of the validation views for `KnownObjects.familiar`
+EMBEDDED_TOGETHER: Final = 64  # drawings
+SIMILARITY_QUANTILES: Final = (0.1, 0.5)  # quantiles of the validation views for `KnownObjects.render_similarity`
 
 
 @dataclass(frozen=True)
 class KnownArgs:
-    """Write the table by which a model recognizes images that are unlike its training data, into MODEL/known.
+    """Write the table of known objects into MODEL/known.
+
+    With it, commands recognize the kind of an image, warn about unknown images, and correct embeddings of photographs.
 
     Prints how many images of known kinds and of unknown objects are warned about.
     """
@@ -76,7 +79,8 @@ class KnownArgs:
     """CSV file with the columns uid and label: kinds of objects. Procedural objects have their kind in their uid."""
     drawings: HiddenDefault[Path | None] = None
     """Folder of labelled drawings (a labels.csv with the columns file and label), such as that of
-    `python -m examples.emoji`. Their embeddings are added to those of the views."""
+    `python -m examples.emoji`. Their embeddings, and those of their mirror images, are added to those of the views.
+    Kinds that no training object has are left out."""
     views: int = 4
     """Number of views per object, 1 to 16, evenly spaced around it."""
     max_false_share: float = 0.1
@@ -188,8 +192,10 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
     if sources.drawings is not None:
         table = with_drawings(table, sources.drawings, embed)
     measured, logits = measure(sources, embed, size), None
-    if VALIDATION in measured.known:
-        table = replace(table, familiar=_familiar(table, measured.known[VALIDATION]))
+    if VALIDATION not in measured.known:
+        logger.info("note: embeddings will not be corrected, because there are no validation objects to compare with")
+    else:
+        table = replace(table, render_similarity=_render_similarity(table, measured.known[VALIDATION]))
     classes = known_classes(nn.Module.to(image_encoder, "cpu"), table.kinds, sources.backbone)
     if classes is not None:
         nn.Module.to(image_encoder, device)
@@ -208,10 +214,10 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
     return replace(table, threshold=threshold, statistics=statistics)
 
 
-def _familiar(table: KnownObjects, embeddings: Tensor) -> tuple[float, float]:
+def _render_similarity(table: KnownObjects, embeddings: Tensor) -> tuple[float, float]:
     """Return two quantiles of the similarities of validation views [n, c] to the nearest representatives."""
     similarities = table.similarities(embeddings)[:, : table.num_renders]
-    low, high = similarities.amax(1).quantile(torch.tensor(FAMILIAR)).tolist()
+    low, high = similarities.amax(1).quantile(torch.tensor(SIMILARITY_QUANTILES)).tolist()
     return low, high
 
 
@@ -232,13 +238,13 @@ def measure(sources: Sources, extract: Callable[[Tensor], Tensor], image_size: i
     return Measured(known, embed_files(files, extract, image_size, "unknown images") if files else None)
 
 
-def _standardized(classes: KnownClasses, nearest: KnownObjects, measured: Measured, logits: Measured) -> KnownClasses:
+def _standardized(classes: KnownClasses, table: KnownObjects, measured: Measured, logits: Measured) -> KnownClasses:
     """Return the classes with the spreads over photographs of known kinds, or over validation objects without these."""
     group = PHOTOS if PHOTOS in measured.known else VALIDATION
     return replace(
         classes,
         log_probability=spread_of(classes.log_probabilities(classes.probability(logits.known[group]))),
-        similarity=spread_of(1 - nearest.distances(measured.known[group])),
+        similarity=spread_of(1 - table.distances(measured.known[group])),
     )
 
 
@@ -301,7 +307,8 @@ def with_drawings(table: KnownObjects, drawings: Drawings, embed: Callable[[Tens
     if not len(numbers):
         return table
     images = on_white(rgba)
-    embeddings = embed(torch.cat([images, images.flip(-1)])) - table.mean
+    parts = torch.split(torch.cat([images, images.flip(-1)]), EMBEDDED_TOGETHER)
+    embeddings = torch.cat([embed(part) for part in parts]) - table.mean
     rows, added = table.embeddings, round_rows(embeddings)
     both = Int8Rows(torch.cat([rows.integers, added.integers]), torch.cat([rows.scale, added.scale]))
     return replace(table, embeddings=both, kind_numbers=torch.cat([table.kind_numbers, numbers, numbers]))

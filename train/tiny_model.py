@@ -378,11 +378,12 @@ def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
 def make_arguments(args: TinyModelArgs) -> str:
     """Return the options that differ from their defaults and affect the model, as typed after `make tiny-model`.
 
-    For example: ` ARGS="--seed 1"`; an empty text if all options have their defaults.
+    For example: ` ARGS="--seed 1"`; an empty text if all have their defaults. Paths are shortened to their names.
     """
     defaults: dict[str, object] = {"steps_scale": 1.0, "parts_steps_scale": None, "cameras": "absolute", "seed": 0}
     changed = {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}
-    typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
+    files = {name: path.name for name in ("labels", "drawings") if (path := getattr(args, name)) is not None}
+    typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in {**changed, **files}.items())
     return f' ARGS="{typed}"' if typed else ""
 
 

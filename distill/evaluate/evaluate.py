@@ -43,9 +43,10 @@ from train.evaluate.perceptual.lpips import Perceptual
 from train.evaluate.perceptual.squeezenet import SQUEEZENET_NOTE, load_feature_distance
 from train.evaluate.protocol import training_notes
 from train.evaluate.results import REFERENCE, TRUTH, Method, Record, opaque, open_record
-from train.evaluate.selection import folder_sha256, name_models, open_images, select_objects, spread_evenly
+from train.evaluate.selection import PARTS, folder_sha256, name_models, open_images, select_objects, spread_evenly
 from train.model.ddim import sampling_settings
 from train.model.multiview import read_spec
+from train.model.recognition.table import KNOWN_FOLDER
 from train.model.reference import folder_reads_reference
 
 RUNS: Final = "runs"  # folder of new distillations, and method key of existing ones
@@ -168,7 +169,7 @@ def _methods_of(args: AssetEvaluationArgs, name: str, model: Path, folder: Path)
     image_size = read_spec(folder).image_size
     preset = args.preset or default_preset(image_size)
     settings = {
-        "sha256": folder_sha256(folder),
+        "sha256": folder_sha256(folder, (*PARTS, KNOWN_FOLDER)),  # assets depend on the table of known objects too
         "preset": args.preset,
         "steps": args.steps,
         "seed": args.seed,

@@ -20,7 +20,7 @@ def table(tmp_path: Path, *rows: str) -> Path:
 
 
 def test_each_emoji_is_drawn_on_a_transparent_background(tmp_path, monkeypatch, capsys, caplog):
-    """A font of letters in place of the emoji; a space is not visible, as is an emoji that the font does not have."""
+    """A font of letters replaces the emoji. Neither a space nor an emoji that the font lacks is visible."""
     monkeypatch.setattr(command, "load_font", lambda source: ImageFont.load_default(109))
     kinds = table(tmp_path, "cat,41,letter A", "owl,42,letter B", "cat,20,space")
     run(Emoji(tmp_path / "p.deb", tmp_path / "out", kinds))

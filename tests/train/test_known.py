@@ -18,6 +18,7 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.known_table import table_of_white
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO, micro_model
+from train import known as command
 from train import sample
 from train.components.component import seeded
 from train.components.known_classifier import known_classes
@@ -37,8 +38,9 @@ from train.known import (
 )
 from train.model.image_encoder import build_image_encoder
 from train.model.multiview import assemble, read_image_encoder, save_model
+from train.model.recognition.int8 import round_rows
 from train.model.recognition.recognize import unknown_warnings
-from train.model.recognition.table import read_known, write_known
+from train.model.recognition.table import CORRECTION, KnownObjects, read_known, write_known
 from train.model.timm_encoder import TimmEncoder
 from train.sample import SampleArgs
 
@@ -124,6 +126,7 @@ def test_without_validation_objects_photographs_are_needed(base, photos, capsys)
         make_known(base, Sources(shards, None, Calibration()), CPU)
     add_known(base, Sources(shards, None, read_calibration(photos, (), None)), CPU)
     assert set(read_known(base).statistics["groups"]) == {PHOTOS, "unknown"}
+    assert "embeddings will not be corrected" in capsys.readouterr().err
     add_known(base, Sources(shards, None, Calibration()), CPU)
     assert read_known(base) is None
     assert "no table of known objects" in capsys.readouterr().err
@@ -168,6 +171,22 @@ def test_sampling_warns_first_and_goes_on(base, tmp_path, capsys):
     assert "unlike" not in capsys.readouterr().err
 
 
+def test_sampling_is_conditioned_on_the_corrected_embedding(base, tmp_path, monkeypatch):
+    image, seen = tmp_path / draw(tmp_path / "a.png", 200), []
+    monkeypatch.setattr(
+        sample, "sample_views", lambda model, tokens, cameras, **_: seen.append(tokens) or torch.rand(1, 2, 3, 32, 32)
+    )
+    args = SampleArgs(image, base, tmp_path / "views.png", views=2, ddim_steps=1, device="cpu")
+    with table_of_white(base) as known:
+        for limits in ((-1.0, -1.0), (1.5, 2.0)):
+            write_known(replace(known, render_similarity=limits), base)
+            sample.run(args)
+    with torch.no_grad():
+        white = read_image_encoder(base)(torch.ones(1, 3, 32, 32))
+    torch.testing.assert_close(seen[1], seen[0] + CORRECTION * (white - seen[0]), atol=1e-2, rtol=0)
+    assert not torch.allclose(seen[0], seen[1])
+
+
 def test_a_diffusers_export_keeps_the_table(base, tmp_path):
     black = [("a.png", np.zeros((32, 32, 3), np.float32))]
     with table_of_white(base):
@@ -191,7 +210,7 @@ def test_drawings_and_their_mirror_images_follow_the_views(objects, base, tmp_pa
     run(parse([*arguments, "--drawings", str(folder)]))
     known = read_known(base)
     assert known.num_renders == plain.num_renders == len(plain.kind_numbers)
-    assert known.familiar == plain.familiar
+    assert known.render_similarity == plain.render_similarity
     assert torch.equal(known.embeddings.integers[: known.num_renders], plain.embeddings.integers)
     rgb = torch.from_numpy(prepare_image(folder / "a.png", 32).rgb).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -200,13 +219,21 @@ def test_drawings_and_their_mirror_images_follow_the_views(objects, base, tmp_pa
     assert known.kind_numbers[known.num_renders :].tolist() == [known.kinds.index("cat")] * 2
 
 
+def test_the_similarities_of_validation_views_are_those_to_renders():
+    """The second representative, a drawing, is equal to the views."""
+    rows = round_rows(torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
+    table = KnownObjects(torch.zeros(2), torch.eye(2), rows, torch.tensor([0, 0]), 1, ("cat",), 0.0, "0")
+    low, high = command._render_similarity(table, torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    assert (low, high) == pytest.approx((0.6, 0.6), abs=1e-2)
+
+
 def test_the_similarities_of_validation_views_say_which_embeddings_are_corrected(objects, base):
     shards = ShardSet(objects)
     training, validation = split_set(shards, "auto", 0.05)
     known = make_known(base, Sources(training, validation, Calibration(), views=2), CPU)
     embed = torch.no_grad()(read_image_encoder(base))
     found = known.similarities(embed_objects(validation, embed, 2, "objects").embeddings).amax(1)
-    assert known.familiar == pytest.approx((float(found.quantile(0.1)), float(found.quantile(0.5))), abs=1e-4)
+    assert known.render_similarity == pytest.approx((float(found.quantile(0.1)), float(found.quantile(0.5))), abs=1e-4)
 
 
 @pytest.fixture
@@ -225,7 +252,7 @@ def timm_model(tmp_path) -> tuple[Path, Path]:
 
 
 def test_the_classifier_of_the_pretrained_network_is_used(objects, timm_model, tmp_path, capsys):
-    """Without unknown images the classifier is used whenever there is one."""
+    """The classifier is used if there is one."""
     folder, file = timm_model
     labels = tmp_path / "kinds.csv"
     kinds = ("cat", "banana", "snowman")

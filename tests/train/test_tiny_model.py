@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from dataset.errors import UserError
 from dataset.images.prepare import OBJECT_FILL
 from dataset.reading.shard_set import ShardSet
+from tests.support.distill_micro import draw
 from tests.support.make_shards import make_shard_set
 from tests.support.train_micro import CPU, MICRO
 from train import tiny_model
@@ -143,6 +144,21 @@ def test_the_model_has_a_table_of_known_objects(made):
     assert len(unknown_warnings(made.out, white)) == 1  # the table belongs to the image encoder in the folder
 
 
+def test_drawings_are_learned_and_part_of_the_table(tmp_path):
+    shards = make_shard_set(tmp_path / "set", 24, 32)
+    (tmp_path / "labels.csv").write_text("uid,label\n" + "".join(f"synthetic-{i:04d},cat\n" for i in range(24)))
+    draw(tmp_path / "drawings" / "a.png", (200, 30, 30))
+    (tmp_path / "drawings" / "labels.csv").write_text("file,label\na.png,cat\n")
+    recipe = replace(
+        RECIPE, tower_training=replace(RECIPE.tower_training, kind_weight=1.0, drawings=2, drawing_weight=0.5)
+    )
+    args = TinyModelArgs(shards, tmp_path / "work", tmp_path / "model", labels=tmp_path / "labels.csv")
+    build(replace(args, drawings=tmp_path / "drawings"), recipe, CPU)
+    assert "drawings" in json.loads((tmp_path / "work" / "stage1" / "image_tower" / "training.json").read_text())
+    known = read_known(args.out)
+    assert known.num_renders == len(known.kind_numbers) - 2  # the drawing and its mirror image
+
+
 def test_a_replaced_model_keeps_no_old_table(made, tmp_path):
     shutil.copytree(made.out / "known", tmp_path / "known")
     write_float16(made.work / "stage2", tmp_path, "")
@@ -154,6 +170,8 @@ def test_the_card_says_what_was_typed(made):
     assert "    make tiny-model\n" in card
     changed = replace(made, steps_scale=0.15, parts_steps_scale=0.5, cameras="relative")
     assert make_arguments(changed) == ' ARGS="--steps-scale 0.15 --parts-steps-scale 0.5 --cameras relative"'
+    given = replace(made, labels=Path("data/labels.csv"), drawings=Path("data/emoji"))
+    assert make_arguments(given) == ' ARGS="--labels labels.csv --drawings emoji"'
 
 
 def test_the_card_names_the_source_of_pretrained_weights():

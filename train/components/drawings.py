@@ -62,7 +62,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         UserError: The file cannot be read, lacks a column, or has no rows.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a CSV file ({one_line(error)}); give another file") from error

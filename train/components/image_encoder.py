@@ -27,7 +27,7 @@ the shape when a user gives an image.
 import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,7 +144,7 @@ def train_image_encoder(
             num_kinds=len(names),
         ).to(device)
     objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
-    drawn = _drawn(drawings, names, recipe, device)
+    known_drawings = _known_drawings(drawings, names, recipe, device)
 
     steps = recipe.schedule.steps
     batches = read_random_views(shards, seed, steps, objects=objects, views=2, damage=damage, device=device)
@@ -155,10 +155,11 @@ def train_image_encoder(
             views = mirror_half(views, generator)
         rgba = views.rgba.to(device).flatten(0, 1)
         rgb = on_white(rgba)
-        more, kinds_of_more = _draw(drawn, rgba, recipe.drawings, generator)
-        seen = augment(torch.cat([rgba, more]), generator) if recipe.augmented else on_white(torch.cat([rgba, more]))
+        drawn_rgba, drawn_kinds = _sample_drawings(known_drawings, rgba, recipe.drawings, generator)
+        seen_rgba = torch.cat([rgba, drawn_rgba])
+        seen = augment(seen_rgba, generator) if recipe.augmented else on_white(seen_rgba)
         with torch.autocast(device.type, torch.bfloat16, enabled=pretrained is not None and device.type == "cuda"):
-            embeddings, of_drawings = image_encoder(seen).float().tensor_split([len(rgba)])
+            embeddings, drawn = image_encoder(seen).float().tensor_split([len(rgba)])
         thumbnails = resize(rgb, recipe.thumbnail_size).clamp(0, 1)
         mse = functional.mse_loss(heads.predict_thumbnails(embeddings), thumbnails)
         loss = recipe.reconstruction_weight * mse
@@ -180,9 +181,9 @@ def train_image_encoder(
             shown["features"] = float(of_features.detach())
         if names:
             of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2))
-            of_drawn = kind_loss(heads.predict_kinds(of_drawings), kinds_of_more) if drawn else of_kinds.new_zeros(())
-            loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawn)
-            shown |= {"kinds": float(of_kinds.detach()), **({"drawings": float(of_drawn.detach())} if drawn else {})}
+            of_drawings = kind_loss(heads.predict_kinds(drawn), drawn_kinds)
+            loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawings)
+            shown |= {"kinds": float(of_kinds.detach()), "drawings": float(of_drawings.detach())}
         return loss, shown
 
     fast, slow = _trained_parameters([image_encoder, heads], pretrained, recipe.pretrained_lr_factor)
@@ -197,19 +198,28 @@ def train_image_encoder(
     return image_encoder.eval()
 
 
-def _draw(drawn: tuple[Tensor, Tensor] | None, rgba: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Choose `count` of the images and kinds of `_drawn` at random. Without drawings, return no rows."""
-    if drawn is None:
-        return rgba[:0], torch.empty(0)
-    chosen = torch.randint(len(drawn[1]), (count,), generator=generator)
-    return drawn[0][chosen.to(rgba.device)], drawn[1][chosen]
+def _sample_drawings(
+    drawings: tuple[Tensor, Tensor] | None, rgba: Tensor, count: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose `count` of the images and kinds of `_known_drawings` at random, at the size of views `rgba` [n, s, s, 4].
+
+    Without drawings, no rows are returned.
+    """
+    if drawings is None:
+        return rgba[:0], torch.empty(0, dtype=torch.long)
+    chosen = torch.randint(len(drawings[1]), (count,), generator=generator)
+    images = drawings[0][chosen.to(rgba.device)]
+    if images.shape[1] != rgba.shape[1]:
+        resized = resize(images.permute(0, 3, 1, 2).float() / 255, rgba.shape[1]).clamp(0, 1)
+        images = (resized * 255).round().byte().permute(0, 2, 3, 1)
+    return images, drawings[1][chosen]
 
 
-def _drawn(
+def _known_drawings(
     drawings: Drawings | None, names: Sequence[str], recipe: ImageEncoderRecipe, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:
     """Return the images of the drawings of known kinds, on the device, and the numbers of their kinds, on the CPU."""
-    if not recipe.drawings or not names:
+    if not recipe.drawings:
         return None
     if drawings is None:
         logger.info("note: the image encoder is trained without labelled drawings; give a folder with --drawings")
@@ -307,7 +317,8 @@ def ensure_image_encoder(
         UserError: `folder` contains no finished image encoder, or one that was trained with other settings. Or the
             recipe needs pretrained weights that cannot be loaded.
     """
-    settings = {"tower": asdict(spec), "recipe": _stored(recipe), "seed": seed}
+    used = recipe if drawings is not None else replace(recipe, drawings=0)
+    settings = {"tower": asdict(spec), "recipe": _stored(used), "seed": seed}
     if recipe.novel_view_weight > 0:
         settings["cameras"] = cameras
     if drawings is not None and recipe.drawings:

@@ -53,7 +53,8 @@ class EncodeArgs:
     views."""
     batch_size: int | None = None
     """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
-    command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows."""
+    command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows. Give a number to
+    get the same bytes on another machine."""
     num_workers: int = 4
     """Number of threads that read and decode images."""
     device: str = "auto"

@@ -14,7 +14,7 @@ from train.convert.resolve import file_sha256
 from train.data.splits import assign_splits, select_splits
 from train.model.multiview import SPEC_FILE
 
-_PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
+PARTS: Final = ("unet", "vae", "image_tower", "image_encoder")
 
 
 def open_images(url: str) -> ShardSet:
@@ -86,7 +86,7 @@ def name_models(models: Sequence[Path]) -> list[str]:
     raise UserError(f"--model names the same model twice ({', '.join(map(str, models))}); give each model once")
 
 
-def folder_sha256(folder: Path, parts: Sequence[str] = _PARTS) -> str:
+def folder_sha256(folder: Path, parts: Sequence[str] = PARTS) -> str:
     """Return a SHA-256 of `model.json` and of the weights and settings in some subfolders of a model folder.
 
     The hash does not depend on the location of the model folder.

@@ -64,7 +64,7 @@ def test_a_run_is_conditioned_on_the_corrected_embedding(args, base, monkeypatch
     monkeypatch.setattr(one, "model_guidance", stop)
     with table_of_white(base) as known:
         for familiar in ((-1.0, -1.0), (1.5, 2.0)):
-            write_known(replace(known, familiar=familiar), base)
+            write_known(replace(known, render_similarity=familiar), base)
             with pytest.raises(KeyboardInterrupt):
                 main(args)
     white = load_model(base, CPU).embed_image(torch.ones(1, 3, 32, 32))

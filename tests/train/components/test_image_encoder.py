@@ -227,6 +227,17 @@ def test_drawings_get_the_embeddings_of_their_kind(
         ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, **given)  # type: ignore[arg-type]
     train_image_encoder(shards, SPEC, recipe, **given)  # type: ignore[arg-type]
     assert "trained without labelled drawings" in capsys.readouterr().err
+    larger = Drawings(squares.repeat_interleave(2, 1).repeat_interleave(2, 2), drawings.kinds)
+    train_image_encoder(shards, SPEC, recipe, **given, drawings=larger)  # type: ignore[arg-type]
+
+
+def test_without_drawings_the_settings_are_those_of_a_recipe_without_them(
+    shards: ShardSet, weights: Path, tmp_path: Path
+) -> None:
+    recipe = replace(_recipe(1, kind_weight=1.0), drawings=2, drawing_weight=1.0)
+    ensure_image_encoder(tmp_path / "a", shards, SPEC, recipe, seed=0, device=CPU, backbone=weights)
+    stored = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert not {"drawings", "drawing_weight"} & {*stored, *stored["recipe"]}
 
 
 def test_an_encoder_from_scratch_ignores_the_rate_of_pretrained_weights(shards: ShardSet, tmp_path: Path) -> None:

@@ -163,7 +163,12 @@ def read_classes(tensors: dict[str, Tensor], settings: dict[str, Any], kinds: in
         Spread(**settings["similarity"]),
     )
     count, pairs = len(classes.bias), classes.pairs
-    if not classes.rows.fit() or len(classes.rows.integers) != count or pairs.ndim != 2 or pairs.shape[1] != 2:
+    if (
+        not classes.rows.is_consistent()
+        or len(classes.rows.integers) != count
+        or pairs.ndim != 2
+        or pairs.shape[1] != 2
+    ):
         raise ValueError("the shapes of the classifier's tensors do not fit together")
     if not len(pairs) or pairs.min() < 0 or pairs[:, 0].max() >= count or pairs[:, 1].max() >= kinds:
         raise ValueError("a class or a kind of the classifier is out of range")

@@ -20,9 +20,10 @@ class Int8Rows:
         """Return the matrix [m, c], float32."""
         return self.integers.float() * self.scale[:, None]
 
-    def fit(self) -> bool:
-        """Return whether the shapes of both tensors fit together."""
-        return self.integers.ndim == 2 and self.scale.shape == self.integers.shape[:1]
+    def is_consistent(self) -> bool:
+        """Return whether the types and shapes of both tensors fit together."""
+        shapes = self.integers.ndim == 2 and self.scale.shape == self.integers.shape[:1]
+        return shapes and self.integers.dtype == torch.int8
 
 
 def round_rows(matrix: Tensor) -> Int8Rows:

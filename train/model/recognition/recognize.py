@@ -28,7 +28,7 @@ SHOWN_KINDS: Final = 3
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a table of known objects says about one image."""
+    """Result of recognizing one image."""
 
     embedding: Tensor  # [c], `KnownObjects.correct` of the embedding
     kinds: tuple[str, ...]  # the most probable kinds, at most SHOWN_KINDS, most probable first
@@ -55,7 +55,10 @@ def recognize(folder: Path, images: Sequence[Tensor]) -> list[Recognition] | Non
         return None
     image_encoder = read_image_encoder(folder)
     if image_encoder is None:
-        logger.debug("%s: the model has no image encoder; images are not compared with its training data", folder)
+        logger.debug(
+            "%s: the model has no image encoder; images are not recognized",
+            folder,
+        )
         return None
     check_image_encoder(known, image_encoder, folder)
     return [_recognize_one(known, image_encoder, image[None].float().cpu()) for image in images]
@@ -83,11 +86,10 @@ def embed_input(model: MultiViewModel, folder: Path, rgb: Tensor) -> Tensor:
     Raises:
         UserError: The table is damaged, or belongs to another image encoder.
     """
-    found = recognize(folder, list(rgb))
-    tokens = model.embed_image(rgb)
-    if found is None:
-        return tokens
-    return torch.stack([each.embedding for each in found])[:, None].to(tokens)
+    results = recognize(folder, list(rgb))
+    if results is None:
+        return model.embed_image(rgb)
+    return torch.stack([each.embedding for each in results])[:, None].to(model.device)
 
 
 def describe_unknown(name: str, kinds: Sequence[str]) -> str:
@@ -117,11 +119,11 @@ def unknown_warnings(folder: Path, named_images: Sequence[tuple[str, NDArray[np.
         UserError: The table is damaged, or belongs to another image encoder.
     """
     images = [torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1) for _, rgb in named_images]
-    found = recognize(folder, images) if images else None
-    if found is None:
+    results = recognize(folder, images) if images else None
+    if results is None:
         return [None] * len(named_images)
     warnings = []
-    for (name, _), each in zip(named_images, found, strict=True):
+    for (name, _), each in zip(named_images, results, strict=True):
         warnings.append(describe_unknown(name, each.kinds) if each.unknown else None)
         if not each.unknown and each.kinds:
             likely = (f"{kind} ({share:.0%})" for kind, share in zip(each.kinds, each.probabilities, strict=True))

@@ -54,8 +54,8 @@ class KnownObjects:
     kinds: tuple[str, ...]
     threshold: float
     image_encoder_sha256: str
-    familiar: tuple[float, float] = (-1.0, -1.0)
-    """Similarities to the nearest representative: a low and a high one for renders of objects that were not trained on.
+    render_similarity: tuple[float, float] = (-1.0, -1.0)
+    """A low and a high similarity to the nearest representative, of renders of objects that were not trained on.
     Embeddings below the high one are corrected, those below the low one with full weight."""
     statistics: dict[str, Any] = field(default_factory=dict)
     """How the threshold was found, for people to read."""
@@ -83,25 +83,26 @@ class KnownObjects:
         Args:
             embeddings: Embeddings [n, c].
             logits: `KnownClasses.logits_of_images` [n, k]; only used, and needed, with a classifier.
+
+        Raises:
+            ValueError: There is a classifier, but no `logits`.
         """
         nearest = self.similarities(embeddings).amax(1)
-        if self.classes is not None and logits is not None:
-            return self.classes.distance(logits, nearest)
-        return 1 - nearest
+        return 1 - nearest if self.classes is None else self.classes.distance(_given(logits), nearest)
 
     def kind_probabilities(self, embeddings: Tensor, logits: Tensor | None = None) -> Tensor:
         """Return the probabilities [n, j + 1] of the kinds, and in the last column of all objects without a kind.
 
         They are a softmax over the similarities to the nearest representative of each kind, multiplied by
-        KIND_SHARPNESS. For embeddings that are unlike the representatives (`strangeness`), the logarithms of the
+        KIND_SHARPNESS. For embeddings that are unlike the renders (`out_of_distribution`), the logarithms of the
         classifier's probabilities plus CLASS_FLOOR are added. The arguments are those of `distances`.
         """
         similarities = self.similarities(embeddings)
         scores = KIND_SHARPNESS * self._best_of_kinds(similarities)
-        if self.classes is not None and logits is not None:
-            likely = self.classes.kind_probabilities(logits, len(self.kinds))
+        if self.classes is not None:
+            likely = self.classes.kind_probabilities(_given(logits), len(self.kinds))
             likely = functional.pad(likely, (0, 1)) + CLASS_FLOOR
-            scores = scores + self.strangeness(similarities)[:, None] * likely.log()
+            scores = scores + self.out_of_distribution(similarities)[:, None] * likely.log()
         return scores.softmax(1)
 
     def correct(self, embeddings: Tensor, logits: Tensor | None = None) -> Tensor:
@@ -109,8 +110,8 @@ class KnownObjects:
 
         An embedding of a photograph is farther from all renders than those are from each other. It is replaced by a
         weighted mean of itself and of renders among the representatives. These have the weight CORRECTION times
-        `strangeness`, which is divided among the kinds by `kind_probabilities`, and within a kind by a softmax over the
-        similarities times NEIGHBOR_SHARPNESS. The arguments are those of `distances`.
+        `out_of_distribution`, which is divided among the kinds by `kind_probabilities`, and within a kind by a softmax
+        over the similarities times NEIGHBOR_SHARPNESS. The arguments are those of `distances`.
 
         Returns:
             Embeddings [n, c], float32.
@@ -123,7 +124,7 @@ class KnownObjects:
         probabilities = self.kind_probabilities(embeddings, logits)
         weights = shares * (probabilities / totals.clamp(min=1.0))[:, numbers]
         target = weights @ self.embeddings.values()[: self.num_renders] + self.mean
-        amount = CORRECTION * self.strangeness(similarities)[:, None]
+        amount = CORRECTION * self.out_of_distribution(similarities)[:, None]
         return embeddings.float() + amount * (target - embeddings.float())
 
     def likely_kinds(self, probabilities: Tensor, count: int) -> tuple[str, ...]:
@@ -134,13 +135,13 @@ class KnownObjects:
         order = probabilities[:-1].argsort(descending=True, stable=True)[:count]
         return tuple(self.kinds[number] for number in order.tolist())
 
-    def strangeness(self, similarities: Tensor) -> Tensor:
-        """Return how unlike the representatives n images are, [n].
+    def out_of_distribution(self, similarities: Tensor) -> Tensor:
+        """Return how unlike the renders n images are, [n].
 
-        It is 0 if an image's largest similarity to a render is at least the high one of `familiar`, 1 if it is at most
-        the low one, and linear between these. `similarities` are those to all representatives, or to all renders.
+        It is 0 if an image's largest similarity to a render is at least the high one of `render_similarity`, 1 if it is
+        at most the low one, and linear between these. `similarities` are those to all representatives or all renders.
         """
-        low, high = self.familiar
+        low, high = self.render_similarity
         return ((high - similarities[:, : self.num_renders].amax(1)) / max(high - low, 1e-6)).clamp(0, 1)
 
     @property
@@ -153,6 +154,12 @@ class KnownObjects:
         lowest = similarities.new_full((len(similarities), len(self.kinds) + 1), -1e4)
         columns = self._column_of_kind[: similarities.shape[1]]
         return lowest.scatter_reduce(1, columns.expand_as(similarities), similarities, "amax")
+
+
+def _given(logits: Tensor | None) -> Tensor:
+    if logits is None:
+        raise ValueError("a table with a classifier needs the logits of the images")
+    return logits
 
 
 def write_known(known: KnownObjects, folder: Path) -> None:
@@ -171,7 +178,7 @@ def write_known(known: KnownObjects, folder: Path) -> None:
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, target / TENSORS_FILE)
     settings = {
         "threshold": known.threshold,
-        "familiar": known.familiar,
+        "render_similarity": known.render_similarity,
         "num_renders": known.num_renders,
         "classes": None if known.classes is None else known.classes.settings(),
         "image_encoder_sha256": known.image_encoder_sha256,
@@ -189,12 +196,15 @@ def read_known(folder: Path) -> KnownObjects | None:
     """
     source = folder / KNOWN_FOLDER
     if not source.exists():
-        logger.debug("%s: no table of known objects; images are not compared with the training data", folder)
+        logger.debug(
+            "%s: no table of known objects; images are not recognized, nor embeddings corrected",
+            folder,
+        )
         return None
     try:
         settings = json.loads((source / SETTINGS_FILE).read_text())
         tensors, kinds = load_file(source / TENSORS_FILE), tuple(map(str, settings["kinds"]))
-        low, high = map(float, settings["familiar"])
+        low, high = map(float, settings["render_similarity"])
         known = KnownObjects(
             mean=tensors["mean"].float(),
             projection=tensors["projection"].float(),
@@ -204,7 +214,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             kinds=kinds,
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),
-            familiar=(low, high),
+            render_similarity=(low, high),
             statistics=dict(settings["statistics"]),
             classes=None if settings["classes"] is None else read_classes(tensors, settings["classes"], len(kinds)),
         )
@@ -219,14 +229,22 @@ def _check_values(known: KnownObjects) -> None:
     """Raise ValueError unless shapes, indices and numbers of a table fit together."""
     channels, _ = known.projection.shape
     count, rows = len(known.kind_numbers), known.embeddings
-    if known.mean.shape != (channels,) or not rows.fit() or rows.integers.shape != (count, channels) or not count:
+    if (
+        known.mean.shape != (channels,)
+        or not rows.is_consistent()
+        or rows.integers.shape != (count, channels)
+        or not count
+    ):
         raise ValueError("the shapes of the tensors do not fit together")
+    with_renders = set(known.kind_numbers[: known.num_renders].tolist())
+    if not set(range(len(known.kinds))) <= with_renders:
+        raise ValueError("a kind has no render")
     if not -1 <= int(known.kind_numbers.min()) <= int(known.kind_numbers.max()) < len(known.kinds):
         raise ValueError("a representative has a kind that is not in the list of kinds")
     if not 1 <= known.num_renders <= count:
         raise ValueError("the number of renders is out of range")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, rows.scale))
-    if not finite or not np.isfinite([known.threshold, *known.familiar]).all():
+    if not finite or not np.isfinite([known.threshold, *known.render_similarity]).all():
         raise ValueError("a number is NaN or infinite")
 
 
@@ -245,6 +263,6 @@ def copy_known(folder: Path, out: Path) -> None:
 def remedy(folder: Path) -> str:
     """Return what to do about a table that cannot be used, for error messages."""
     return (
-        f"make it again with `python -m train.known SHARDS --model {folder}`, or remove this folder to skip the "
-        "comparison of images with the training data"
+        f"make it again with `python -m train.known SHARDS --model {folder}`, or remove {folder / KNOWN_FOLDER} to do "
+        "without recognition and correction of images"
     )

@@ -14,7 +14,7 @@ from torch import nn
 
 from dataset.errors import UserError
 from distill.config import DistillArgs
-from distill.evaluate.photos import evaluate
+from distill.evaluate.photos import evaluate, views
 from distill.evaluate.photos.class_bank import FittedRules
 from distill.evaluate.photos.config import PhotoEvaluationArgs
 from distill.evaluate.photos.evaluate import evaluate_photos
@@ -28,6 +28,9 @@ from distill.output import results
 from distill.runs.plan import plan_command
 from distill.runs.sequential import RunOutcome
 from tests.support.distill_micro import SETTINGS, draw
+from tests.support.known_table import table_of_white
+from train.model.multiview import load_model
+from train.model.recognition.table import CORRECTION, write_known
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "coarse_metrics")]
 
@@ -114,6 +117,25 @@ def test_samples_are_those_of_train_sample_and_are_kept(args, monkeypatch, tmp_p
 
 
 @pytest.mark.integration
+def test_samples_are_conditioned_on_the_corrected_embedding(
+    args: PhotoEvaluationArgs, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        views, "sample_views", lambda model, tokens, *_, **__: seen.append(tokens) or torch.rand(1, 4, 3, 32, 32)
+    )
+    with table_of_white(base) as known:
+        for limits in ((-1.0, -1.0), (1.5, 2.0)):
+            write_known(replace(known, render_similarity=limits), base)
+            evaluate_photos(replace(args, samples_only=True))
+    white = load_model(base, torch.device("cpu")).embed_image(torch.ones(1, 3, 32, 32))
+    half = len(seen) // 2
+    assert half > 0
+    for plain, corrected in zip(seen[:half], seen[half:], strict=True):
+        torch.testing.assert_close(corrected, plain + CORRECTION * (white - plain), atol=1e-2, rtol=0)
+        assert not torch.allclose(corrected, plain)
+
+
 def test_assets_are_distilled_named_and_resumed(args, monkeypatch):
     (args.out / "runs").mkdir(parents=True)
     (args.out / "runs" / "b-seed-0").write_text("in the way")

@@ -17,6 +17,7 @@ def test_rounding_changes_an_entry_by_at_most_half_a_step_of_its_row():
 
 
 def test_shapes_that_do_not_fit_are_found():
-    assert round_rows(torch.ones(2, 3)).fit()
-    assert not Int8Rows(torch.ones(2, 3, dtype=torch.int8), torch.ones(3)).fit()
-    assert not Int8Rows(torch.ones(2, dtype=torch.int8), torch.ones(2)).fit()
+    assert round_rows(torch.ones(2, 3)).is_consistent()
+    assert not Int8Rows(torch.ones(2, 3, dtype=torch.int8), torch.ones(3)).is_consistent()
+    assert not Int8Rows(torch.ones(2, dtype=torch.int8), torch.ones(2)).is_consistent()
+    assert not Int8Rows(torch.ones(2, 3), torch.ones(2)).is_consistent()

@@ -54,7 +54,7 @@ def test_images_are_compared_with_the_training_images(base, caplog):
 def test_the_embedding_of_an_unfamiliar_image_is_corrected_in_float32(base):
     rgb = torch.stack([torch.ones(3, 32, 32), torch.zeros(3, 32, 32)])
     with table_of_white(base) as known:
-        write_known(replace(known, familiar=(-0.5, 0.5)), base)
+        write_known(replace(known, render_similarity=(-0.5, 0.5)), base)
         model = load_model(base, CPU)
         plain, found = model.embed_image(rgb), embed_input(model, base, rgb)
         torch.testing.assert_close(found[0], plain[0])

@@ -66,11 +66,11 @@ def test_likely_kinds_skip_objects_without_a_kind():
     assert replace(AXES, kinds=()).likely_kinds(torch.tensor([1.0]), 3) == ()
 
 
-def with_classes(familiar=(-1.0, -1.0)) -> KnownObjects:
+def with_classes(similarity=(-1.0, -1.0)) -> KnownObjects:
     """Return AXES with a classifier: classes 1 and 3 are cats, class 2 is a chair."""
     classes = round_classifier(torch.arange(15.0).reshape(5, 3), torch.arange(5.0), [(1, 0), (3, 0), (2, 1)])
     classes = replace(classes, log_probability=Spread(-1.0, 2.0), similarity=Spread(0.25, 0.5))
-    return replace(AXES, classes=classes, familiar=familiar)
+    return replace(AXES, classes=classes, render_similarity=similarity)
 
 
 def test_the_classifier_decides_about_images_that_are_unlike_the_representatives():
@@ -121,6 +121,23 @@ def test_drawings_tell_kinds_but_embeddings_are_not_moved_toward_them():
     torch.testing.assert_close(drawn.correct(embeddings, chair), expected, atol=0.05, rtol=0)
 
 
+def test_the_classifier_also_decides_about_images_like_a_drawing():
+    """The embedding is equal to the drawing of a cat and unlike the render of a chair; the classifier sees a chair."""
+    rows = round_rows(torch.tensor([[10.0, 0, 0], [0, 0, 10], [0, 10, 0]]))
+    table = replace(with_classes((0.9, 0.95)), embeddings=rows, kind_numbers=torch.tensor([1, 0, 0]), num_renders=2)
+    embeddings, chair = 1 + torch.tensor([[0.0, 4, 0]]), torch.tensor([[0.0, 0, 20, 0, 0]])
+    likely = table.classes.kind_probabilities(chair, 2)[0]
+    prior = (torch.tensor([[*likely.tolist(), 0]]) + CLASS_FLOOR).log()
+    best = torch.tensor([[1.0, 0, -1e4]])
+    torch.testing.assert_close(table.kind_probabilities(embeddings, chair), (KIND_SHARPNESS * best + prior).softmax(1))
+
+
+def test_a_table_with_a_classifier_needs_logits():
+    for method in (with_classes().distances, with_classes().kind_probabilities, with_classes().correct):
+        with pytest.raises(ValueError, match="needs the logits"):
+            method(torch.ones(1, 3))
+
+
 def test_the_weights_of_the_representatives_add_up_to_one():
     """All representatives are equal, so every corrected embedding lies between the embedding and these."""
     table = replace(with_classes((1.5, 2.0)), embeddings=round_rows(torch.ones(3, 3)))
@@ -156,7 +173,7 @@ def test_a_table_with_a_classifier_is_read_as_it_was_written(tmp_path):
     write_known(table, tmp_path)
     found = read_known(tmp_path)
     assert same(found.classes, table.classes)
-    assert found.familiar == table.familiar
+    assert found.render_similarity == table.render_similarity
     embeddings, logits = 1 + torch.tensor([[5.0, 0, 0], [1, 1, 0]]), torch.randn(2, 5)
     assert torch.equal(found.correct(embeddings, logits), table.correct(embeddings, logits))
     expected = table.classes.distance(logits, torch.tensor([1.0, 0.5**0.5]))
@@ -194,8 +211,10 @@ DAMAGES = {
     "no number": lambda folder: damage_json(folder, threshold=None),
     "NaN": lambda folder: damage_json(folder, threshold=float("nan")),
     "a missing kind": lambda folder: damage_json(folder, kinds=["cat"]),
-    "one similarity": lambda folder: damage_json(folder, familiar=[0.5]),
-    "infinite similarity": lambda folder: damage_json(folder, familiar=[0.5, float("inf")]),
+    "one similarity": lambda folder: damage_json(folder, render_similarity=[0.5]),
+    "infinite similarity": lambda folder: damage_json(folder, render_similarity=[0.5, float("inf")]),
+    "a kind without a render": lambda folder: damage_json(folder, num_renders=2),
+    "other type": lambda folder: damage_tensor(folder, "embeddings", torch.full((3, 3), torch.nan)),
     "no renders": lambda folder: damage_json(folder, num_renders=0),
     "more renders than representatives": lambda folder: damage_json(folder, num_renders=4),
     "other scale": lambda folder: damage_tensor(folder, "embedding_scale", torch.ones(2)),
