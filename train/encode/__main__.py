@@ -51,7 +51,7 @@ class EncodeArgs:
     embedded: Embedded = "all"
     """Views whose embedding is stored. random: only the random views, which training uses as references. all: all
     views."""
-    batch_size: int | None = None
+    batch_size: HiddenDefault[int | None] = None
     """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
     command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows. Give a number to
     get the same bytes on another machine."""
