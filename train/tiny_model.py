@@ -178,8 +178,13 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     if args.part == "autoencoder":
         make_autoencoder(training_shards, first, recipe, args.seed, device)
         return
-    if args.part == "image-encoder":
-        make_image_encoder(
+    if args.part in ("all", "image-encoder", "latents"):
+        vae = (
+            None
+            if args.part == "image-encoder"
+            else make_autoencoder(training_shards, first, recipe, args.seed, device)
+        )
+        image_encoder = make_image_encoder(
             training_shards,
             first,
             recipe,
@@ -189,21 +194,10 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
             labels=calibration.labels,
             drawings=drawings,
         )
+        if vae is not None:
+            encode_all(whole, latents, join_parts(vae, image_encoder, recipe, device))
+    if args.part in ("image-encoder", "latents"):
         return
-    if args.part in ("all", "latents"):
-        parts = make_parts(
-            training_shards,
-            first,
-            recipe,
-            args.seed,
-            device,
-            backbone=args.backbone,
-            labels=calibration.labels,
-            drawings=drawings,
-        )
-        encode_all(whole, latents, parts)
-        if args.part == "latents":
-            return
     if args.part == "decoder":
         make_decoder(training_shards, first, recipe, args.seed, device)
         return
@@ -226,8 +220,8 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         start(run, Launch())
     if rank > 0 or args.part == "stage1":
         return
-    vae = make_decoder(training_shards, first, recipe, args.seed, device)
-    size = write_float16(second, args.out, make_arguments(args), vae, args.backbone)
+    refined = make_decoder(training_shards, first, recipe, args.seed, device)
+    size = write_float16(second, args.out, make_arguments(args), refined, args.backbone)
     print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
     add_known(
@@ -327,33 +321,17 @@ def make_image_encoder(
     )
 
 
-def make_parts(
-    training_shards: ShardSet,
-    folder: Path,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-    *,
-    backbone: Path | None = None,
-    labels: Mapping[str, str] | None = None,
-    drawings: Drawings | None = None,
-) -> Encoder:
-    """Load or train the autoencoder and the image encoder, and return both on the device.
-
-    The arguments are those of `make_image_encoder`.
+def join_parts(vae: nn.Module, image_encoder: ImageEncoder, recipe: Recipe, device: torch.device) -> Encoder:
+    """Freeze an autoencoder and an image encoder, and return both on the device.
 
     Raises:
-        UserError: The recipe has no settings to train a UNet, an autoencoder or an image encoder from scratch.
+        UserError: The recipe has no settings to train a UNet from scratch.
     """
     if recipe.unet is None:
         raise UserError(
             f"the recipe {recipe.name} has no settings to train a UNet from scratch; pass the recipe that "
             "embedded_recipe() returns"
         )
-    vae = make_autoencoder(training_shards, folder, recipe, seed, device)
-    image_encoder = make_image_encoder(
-        training_shards, folder, recipe, seed, device, backbone=backbone, labels=labels, drawings=drawings
-    )
     scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
     spec = ModelSpec(
         recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale

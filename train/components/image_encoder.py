@@ -183,7 +183,8 @@ def train_image_encoder(
             of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2))
             of_drawings = kind_loss(heads.predict_kinds(drawn), drawn_kinds)
             loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawings)
-            shown |= {"kinds": float(of_kinds.detach()), "drawings": float(of_drawings.detach())}
+            shown |= {"kinds": float(of_kinds.detach())}
+            shown |= {"drawings": float(of_drawings.detach())} if known_drawings else {}
         return loss, shown
 
     fast, slow = _trained_parameters([image_encoder, heads], pretrained, recipe.pretrained_lr_factor)

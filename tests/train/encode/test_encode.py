@@ -34,7 +34,7 @@ from train.data.images import to_tensor
 from train.encode import __main__ as encode_module
 from train.encode import encode_set
 from train.encode.__main__ import EncodeArgs, parse, run
-from train.encode.encode_set import default_batch_size, encode, encode_objects, plan_format, set_bytes
+from train.encode.encode_set import encode, encode_objects, plan_format, set_bytes
 from train.encode.encoder import Encoder, load_encoder
 from train.model.clip_vision import save_clip_vision
 from train.model.fingerprint import weights_sha256
@@ -121,52 +121,6 @@ def test_the_layout_is_that_of_a_shard_set(images: Path, latents: Path) -> None:
 def test_the_same_images_give_the_same_bytes(images: Path, latents: Path, model: Path, tmp_path: Path) -> None:
     _encode(images, tmp_path / "again", model, num_workers=1)
     assert _bytes(tmp_path / "again") == _bytes(latents)
-
-
-def test_the_batch_size_changes_nothing_beyond_rounding(images: Path, model: Path) -> None:
-    encoder, shards = load_encoder(model, CPU), ShardSet(images)
-    form = plan_format(encoder, shards, logvar=True, embedded="random")
-    objects = [to_tensor(shards.views(*place, VIEWS)) for place in ((0, 0), (0, 1), (1, 0))]
-    alone = [encode_objects(encoder, form, [views], 32)[0] for views in objects]
-    for batch_size in (5, 40, 64, 96):
-        for whole, parts in zip(alone, encode_objects(encoder, form, objects, batch_size), strict=True):
-            for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
-                assert one.shape == other.shape == shape
-                torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "together"), [(32, [1, 1, 1, 1, 1]), (63, [1, 1, 1, 1, 1]), (64, [2, 2, 1]), (1024, [2, 2, 1])]
-)
-def test_a_large_batch_contains_several_objects_of_a_shard(
-    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, batch_size: int, together: list[int]
-) -> None:
-    """The set has shards of two objects, and one in the last."""
-    sizes = []
-
-    def counted(
-        encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], size: int
-    ) -> list[tuple[Tensor, Tensor]]:
-        sizes.append(len(views))
-        return encode_objects(encoder, form, views, size)
-
-    monkeypatch.setattr(encode_set, "encode_objects", counted)
-    _encode(images, tmp_path / "out", model, batch_size=batch_size)
-    assert sizes == together
-    assert read_index(str(tmp_path / "out")).objects == 5
-
-
-def test_the_default_batch_fits_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_batch_size(CPU, 256) == 32
-    for free, size, expected in (
-        (140e9, 256, 192),
-        (20e9, 256, 32),
-        (1e9, 256, 32),
-        (140e9, 128, 256),
-        (20e9, 128, 96),
-    ):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (int(free), 0))
-        assert default_batch_size(torch.device("cuda"), size) == expected
 
 
 def test_what_the_images_set_says_of_its_objects_is_copied_also_into_a_finished_set(
