@@ -123,7 +123,7 @@ def train_image_encoder(
         damage: Record of corrupt objects, which are replaced by other objects. None: a corrupt object is an error.
         backbone: File with pretrained weights. None: the installed package is used if the recipe needs such weights.
         labels: Kinds by uid, of objects whose uid does not contain the kind. Used if the recipe predicts kinds.
-        drawings: Drawings of the size of the images, whose kinds are predicted too. Kinds without objects are left out.
+        drawings: Labelled drawings, whose kinds are predicted too. Kinds without objects are left out.
 
     Raises:
         UserError: The recipe needs pretrained weights that cannot be loaded, or a gradient is not finite.
@@ -143,11 +143,11 @@ def train_image_encoder(
             num_features=num_features,
             num_kinds=len(names),
         ).to(device)
-    objects, generator = recipe.schedule.objects, torch.Generator().manual_seed(seed)
+    generator, schedule = torch.Generator().manual_seed(seed), recipe.schedule
     known_drawings = _known_drawings(drawings, names, recipe, device)
-
-    steps = recipe.schedule.steps
-    batches = read_random_views(shards, seed, steps, objects=objects, views=2, damage=damage, device=device)
+    batches = read_random_views(
+        shards, seed, schedule.steps, objects=schedule.objects, views=2, damage=damage, device=device
+    )
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         views = next(batches)
@@ -183,8 +183,8 @@ def train_image_encoder(
             of_kinds = kind_loss(heads.predict_kinds(embeddings), kinds[views.objects].repeat_interleave(2))
             of_drawings = kind_loss(heads.predict_kinds(drawn), drawn_kinds)
             loss = loss + recipe.kind_weight * (of_kinds + recipe.drawing_weight * of_drawings)
-            shown |= {"kinds": float(of_kinds.detach())}
-            shown |= {"drawings": float(of_drawings.detach())} if known_drawings else {}
+            terms = {"kinds": of_kinds, **({"drawings": of_drawings} if known_drawings else {})}
+            shown |= {name: float(term.detach()) for name, term in terms.items()}
         return loss, shown
 
     fast, slow = _trained_parameters([image_encoder, heads], pretrained, recipe.pretrained_lr_factor)
