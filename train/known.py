@@ -23,10 +23,11 @@ from dataset.format.schema import VIEWS_PER_SET
 from dataset.images.decode import image_files
 from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
+from dataset.reading.csv_table import LABELS_FILE, read_csv_table, read_labels
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
-from train.components.drawings import LABELS_FILE, Drawings, read_drawings, read_rows
+from train.components.drawings import Drawings, read_drawings
 from train.components.known_classifier import known_classes
 from train.components.known_images import Embedded, embed_files, embed_objects
 from train.components.known_objects import (
@@ -323,11 +324,11 @@ def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path 
     known: tuple[Path, ...] = ()
     others = image_files(unknown)
     if photos is not None:
-        rows = read_rows(photos / LABELS_FILE, ("file", "known"))
-        known = tuple(photos / row["file"] for row in rows if row["known"] == "yes")
-        others += tuple(photos / row["file"] for row in rows if row["known"] == "no")
-    rows = read_rows(labels, ("uid", "label")) if labels is not None else []
-    return Calibration(known, others, {row["uid"]: row["label"] for row in rows if row["label"]})
+        remedy = "make the folder with python -m examples.photos, or write a CSV file with the columns file and known"
+        rows = read_csv_table(photos / LABELS_FILE, ("file", "known"), remedy)
+        known = tuple(photos / row["file"] for _, row in rows if row["known"] == "yes")
+        others += tuple(photos / row["file"] for _, row in rows if row["known"] == "no")
+    return Calibration(known, others, read_labels([] if labels is None else [labels]))
 
 
 if __name__ == "__main__":

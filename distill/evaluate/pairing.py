@@ -5,7 +5,6 @@ these keys. `run` is the run folder, relative to the folder of the table. If `vi
 found by comparing the image of the run with all 32 views of the object.
 """
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.images.decode import BROKEN
 from dataset.images.prepare import composite_white, prepare_image
 from dataset.images.psnr import psnr_db
+from dataset.reading.csv_table import read_csv_table
 from dataset.reading.rendered_object import Place, RenderedObject, view_name, view_number
 from distill.evaluate.ground_truth import Alignment, align
 from distill.nerf.settings import MarchSettings
@@ -33,6 +33,7 @@ FIELD: Final = "field.safetensors"
 MESH: Final = "mesh.glb"
 INPUT_IMAGE: Final = "input.png"
 _COLUMNS: Final = ("run", "uid", "view")
+_TABLE_REMEDY: Final = "give a CSV file with the header run,uid,view, or a JSON list of objects with these keys"
 _MIN_PSNR_DB: Final = 25.0  # smallest PSNR of a run's image and the view it was made from
 _MIN_MARGIN_DB: Final = 1.0  # smallest difference to the PSNR of the second most similar view
 
@@ -110,35 +111,38 @@ def read_table(path: Path) -> list[AssetEntry]:
     """Read a table of runs: a CSV file with the header run,uid,view, or a JSON list of objects with these keys.
 
     Raises:
-        UserError: the file cannot be read, has no rows, or has an invalid row. The message contains the number of this
-            row.
+        UserError: the file cannot be read, has no rows, or has an invalid row. The message contains the line of this
+            row in a CSV file, and its number in a JSON list.
     """
+    if path.suffix == ".json":
+        rows = [(f"{path}, row {number} (counted from 1)", row) for number, row in enumerate(_json_rows(path), 1)]
+    else:
+        rows = [(f"{path}, line {line}", row) for line, row in read_csv_table(path, ("run", "uid"), _TABLE_REMEDY)]
+    return [_entry(path.parent, place, row) for place, row in rows]
+
+
+def _json_rows(path: Path) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows: list[Any] = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a readable table ({error}); give a CSV file with the header run,uid,view, or a JSON list "
-            "of objects with these keys"
-        ) from error
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable table ({one_line(error)}); {_TABLE_REMEDY}") from error
     if not isinstance(rows, list) or not rows:
-        raise UserError(
-            f"the table {path} has no rows; give a CSV file with the header run,uid,view, or a JSON list of objects "
-            "with these keys"
-        )
-    entries = []
-    for number, row in enumerate(rows, 1):
-        unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no JSON object"]
-        values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
-        if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
-            problem = f"unknown columns: {', '.join(unknown)}" if unknown else "run or uid missing, or not text"
-            raise UserError(
-                f"row {number} (counted from 1, without the header) of the table {path} is invalid ({problem}); give a "
-                "run and a uid in each row, and optionally a view"
-            )
-        run, uid, view = values
-        entries.append(AssetEntry(path.parent / run, uid, view_number(view) if view else None))
-    return entries
+        raise UserError(f"the table {path} has no rows; {_TABLE_REMEDY}")
+    return rows
+
+
+def _entry(folder: Path, place: str, row: Any) -> AssetEntry:
+    """Return the entry of a row. `folder` is the folder of the table; `place` is the place of the row, for messages."""
+    unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no JSON object"]
+    values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
+    if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
+        problem = f"unknown columns: {', '.join(unknown)}" if unknown else "run or uid missing, or not text"
+        raise UserError(f"{place}: {problem}; give a run and a uid in each row, and optionally a view")
+    run, uid, view = values
+    try:
+        return AssetEntry(folder / run, uid, view_number(view) if view else None)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
 
 
 def pair_up(entry: AssetEntry, place: Place, truth: RenderedObject, labels: Labels) -> Pair:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataset.errors import UserError, one_line, run_cli
 from dataset.io.files import write_file_atomic
+from dataset.reading.csv_table import LABELS_FILE, read_csv_table
 from examples.debian_package import package_files
 
 logger = logging.getLogger(__name__)
@@ -68,25 +69,20 @@ def run(command: Emoji) -> None:
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([("file", "label"), *written])
-    write_file_atomic(command.out / "labels.csv", table.getvalue().encode())
+    write_file_atomic(command.out / LABELS_FILE, table.getvalue().encode())
     print(f"{command.out}: {len(written)} drawings of {len({label for _, label in written})} kinds")
 
 
 def read_kinds(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file with the columns of COLUMNS. Raises UserError for an unusable file."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--kinds {path} cannot be read ({one_line(error)}); give a CSV file in UTF-8") from error
-    for number, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in COLUMNS):
-            raise UserError(f"{path}, line {number}: fill in the columns {', '.join(COLUMNS)}")
+    rows = read_csv_table(path, COLUMNS, f"give --kinds a CSV file with the columns {', '.join(COLUMNS)}")
+    for number, row in rows:
         if _character(row["code_point"]) is None:
             raise UserError(
                 f"{path}, line {number}: {row['code_point']!r} is no code point; give a hexadecimal number, "
                 "such as 1f408"
             )
-    return rows
+    return [row for _, row in rows]
 
 
 def load_font(source: Path) -> ImageFont.FreeTypeFont:

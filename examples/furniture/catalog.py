@@ -1,6 +1,5 @@
 """Read the catalog of a Sweet Home 3D furniture library (`.sh3f`) and choose its usable objects."""
 
-import csv
 import re
 import zipfile
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dataset.errors import UserError
+from dataset.reading.csv_table import read_csv_table
 
 CATALOG_FILE: Final = "PluginFurnitureCatalog.properties"
 LABELS_FILE: Final = Path(__file__).with_name("labels.csv")
@@ -174,5 +174,5 @@ def _unescape(match: re.Match[str]) -> str:
 @cache
 def _labels() -> dict[str, str]:
     """Return labels.csv: the label of a lower-case name, or of a model's folder."""
-    with LABELS_FILE.open(encoding="utf-8", newline="") as file:
-        return {row["name"]: row["label"] for row in csv.DictReader(file)}
+    rows = read_csv_table(LABELS_FILE, ("name", "label"), "restore this file of the repository")
+    return {row["name"]: row["label"] for _, row in rows}

@@ -21,12 +21,13 @@ from PIL import Image
 
 from dataset.errors import UserError, one_line, run_cli
 from dataset.io.files import write_file_atomic
+from dataset.reading.csv_table import LABELS_FILE, read_csv_table
 from examples.debian_package import package_files
 from render.model_files.errors import ModelError
 from render.model_files.image_header import check_image_size
 
 logger = logging.getLogger(__name__)
-LABELS: Final = Path(__file__).with_name("labels.csv")
+LABELS: Final = Path(__file__).with_name(LABELS_FILE)
 COLUMNS: Final = ("file", "label", "known", "style")
 _STAMPS: Final = "stamps"  # the folder of the images in the package
 
@@ -70,7 +71,7 @@ def run(command: Photos) -> None:
             written.append({**labels[file], "file": name})
     _report_left_out(command, labels, written, unlabelled, small)
     written.sort(key=lambda row: row["file"])
-    write_file_atomic(command.out / "labels.csv", _csv_bytes(written))
+    write_file_atomic(command.out / LABELS_FILE, _csv_bytes(written))
     counts = Counter(row["known"] for row in written)
     kinds = len({row["label"] for row in written if row["known"] == "yes"})
     print(
@@ -81,16 +82,11 @@ def run(command: Photos) -> None:
 
 def read_labels(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a label file (CSV) as image file -> column -> text. Raises UserError for an unusable file."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--labels {path} cannot be read ({one_line(error)}); give a CSV file in UTF-8") from error
-    for number, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in COLUMNS) or row["known"] not in ("yes", "no", "near"):
-            raise UserError(
-                f"{path}, line {number}: fill in the columns {', '.join(COLUMNS)}; `known` must be yes, no or near"
-            )
-    return {row["file"]: {column: row[column] for column in COLUMNS} for row in rows}
+    rows = read_csv_table(path, COLUMNS, f"give --labels a CSV file with the columns {', '.join(COLUMNS)}")
+    for number, row in rows:
+        if row["known"] not in ("yes", "no", "near"):
+            raise UserError(f"{path}, line {number}: known is {row['known']!r}; it must be yes, no or near")
+    return {row["file"]: {column: row[column] for column in COLUMNS} for _, row in rows}
 
 
 def visible_px(data: bytes, name: str) -> int:

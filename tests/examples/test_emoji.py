@@ -45,7 +45,11 @@ def test_a_package_without_the_font_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [("cat,41", "fill in the columns"), ("cat,xyz,A", "'xyz' is no code point"), ("cat,ffffffff,A", "no code point")],
+    [
+        ("cat,41", "nothing in the column name; fill in the columns"),
+        ("cat,xyz,A", "'xyz' is no code point"),
+        ("cat,ffffffff,A", "no code point"),
+    ],
 )
 def test_bad_rows_are_named(row, message, tmp_path):
     with pytest.raises(UserError, match=rf"kinds\.csv, line 2: .*{message}"):

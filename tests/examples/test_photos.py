@@ -111,9 +111,16 @@ def test_wrong_input_is_one_clear_error(tmp_path):
         run(Photos(tmp_path / "p.deb", tmp_path / "out", table))
 
 
-@pytest.mark.parametrize("line", ["a.png,cat,perhaps,photo", "a.png,,yes,photo", "a.png,cat"])
-def test_a_bad_label_file_names_the_line(tmp_path, line):
-    with pytest.raises(UserError, match=r"line 2: fill in the columns file, label, known, style"):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.png,cat,perhaps,photo", "known is 'perhaps'; it must be yes, no or near"),
+        ("a.png,,yes,photo", "nothing in the column label; fill in the columns file, label, known, style"),
+        ("a.png,cat", "nothing in the column known and style; fill in"),
+    ],
+)
+def test_a_bad_label_file_names_the_line(tmp_path, line, message):
+    with pytest.raises(UserError, match=rf"table\.csv, line 2: {message}"):
         read_labels(labels_file(tmp_path, line))
 
 

@@ -136,12 +136,12 @@ def test_without_validation_objects_photographs_are_needed(base, photos, capsys)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("file,label\na.png,cat\n", "columns file, known"), ("file,known\n", "one row"), (None, "cannot be read")],
+    [("file,label\na.png,cat\n", "lacks the column known"), ("file,known\n", "no rows"), (None, "cannot be read")],
 )
 def test_a_folder_without_proper_labels_is_refused(content, message, tmp_path):
     if content is not None:
         (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(UserError, match=rf"labels\.csv: .*{message}"):
+    with pytest.raises(UserError, match=rf"labels\.csv.* {message}"):
         read_calibration(tmp_path, (), None)
 
 

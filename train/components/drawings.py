@@ -1,19 +1,16 @@
 """Read labelled drawings, such as those of `python -m examples.emoji`, with which an image encoder learns kinds."""
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
 
-from dataset.errors import UserError, one_line
+from dataset.errors import UserError
 from dataset.images.prepare import prepare_image
-
-LABELS_FILE: Final = "labels.csv"  # of a folder of labelled images
+from dataset.reading.csv_table import LABELS_FILE, read_csv_table
 
 
 @dataclass(frozen=True)
@@ -45,27 +42,13 @@ def read_drawings(folder: Path, image_size: int) -> Drawings:
         UserError: labels.csv is missing, malformed or without rows, a file lies outside of the folder, or an image
             cannot be read.
     """
-    rows = read_rows(folder / LABELS_FILE, ("file", "label"))
+    table = folder / LABELS_FILE
+    remedy = "make the folder with python -m examples.emoji, or write a CSV file with the columns file and label"
+    rows = read_csv_table(table, ("file", "label"), remedy)
     images, root = [], folder.resolve()
-    for row in rows:
+    for number, row in rows:
         path = (folder / row["file"]).resolve()
         if not path.is_relative_to(root):
-            raise UserError(f"{folder / LABELS_FILE}: {row['file']} is outside of {folder}; remove the row")
+            raise UserError(f"{table}, line {number}: {row['file']} is outside of {folder}; remove the row")
         images.append(torch.from_numpy(prepare_image(path, image_size).rgba))
-    return Drawings(torch.stack(images), tuple(row["label"] for row in rows))
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file as column -> text.
-
-    Raises:
-        UserError: The file cannot be read, lacks a column, or has no rows.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a CSV file ({one_line(error)}); give another file") from error
-    if not rows or any(row.get(column) is None for row in rows for column in columns):
-        raise UserError(f"{path}: needs the columns {', '.join(columns)} and at least one row; correct the file")
-    return rows
+    return Drawings(torch.stack(images), tuple(row["label"] for _, row in rows))

@@ -3,7 +3,6 @@
 Axis letters: `n` renders, `d` features.
 """
 
-import csv
 import hashlib
 import json
 import logging
@@ -99,25 +98,6 @@ def fit_rules(bank: ClassBank, device: torch.device | str = "cpu") -> FittedRule
 def _names_object(score: Score, renders: LabelledFeatures) -> bool:
     """Return whether a rule names an object right from the renders of this one object."""
     return bool(ranking(score, renders.features)[0] == renders.labels[0])
-
-
-def read_kinds(paths: Sequence[Path]) -> dict[str, str]:
-    """Read CSV files with the columns uid and label. Return the label of each uid.
-
-    Raises:
-        UserError: a file cannot be read, lacks a column, or has an empty cell.
-    """
-    kinds: dict[str, str] = {}
-    for path in paths:
-        try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"--labels {path} cannot be read ({one_line(error)}); give a CSV file in UTF-8") from error
-        for number, row in enumerate(rows, start=2):
-            if not (row.get("uid") and row.get("label")):
-                raise UserError(f"{path}, line {number}: uid or label is missing; fill in both columns")
-            kinds[row["uid"]] = row["label"]
-    return kinds
 
 
 def select_renders(sets: Sequence[ShardSet], kinds: Mapping[str, str], limit: int) -> list[RenderedKind]:

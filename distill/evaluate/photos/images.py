@@ -1,6 +1,5 @@
 """Read the labelled images of a folder, and choose those to evaluate."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
-from dataset.errors import UserError, one_line
+from dataset.errors import UserError
+from dataset.reading.csv_table import LABELS_FILE, read_csv_table
 from distill.evaluate.photos.class_bank import stable_hash
 
-LABELS_FILE: Final = "labels.csv"
 _COLUMNS: Final = ("file", "label", "known", "style")
 
 
@@ -36,17 +35,11 @@ def read_images(folder: Path) -> list[LabelledImage]:
         UserError: labels.csv or an image is missing, a row is incomplete, or two images have the same name.
     """
     table = folder / LABELS_FILE
-    try:
-        rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{table} cannot be read ({one_line(error)}); make the folder with python -m examples.photos, or write a "
-            f"CSV file with the columns {', '.join(_COLUMNS)}"
-        ) from error
+    remedy = (
+        f"make the folder with python -m examples.photos, or write a CSV file with the columns {', '.join(_COLUMNS)}"
+    )
     images: dict[str, LabelledImage] = {}
-    for number, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in _COLUMNS):
-            raise UserError(f"{table}, line {number}: fill in the columns {', '.join(_COLUMNS)}")
+    for number, row in read_csv_table(table, _COLUMNS, remedy):
         image = LabelledImage(folder / row["file"], row["label"], row["style"])
         if row["known"] != "yes":
             continue

@@ -212,7 +212,7 @@ def test_what_cannot_be_measured_is_named(
     refused("--supervision-weight applies only to the comparison", supervision_weight=10.0)
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
-    refused("is not a readable table", run=(), uid=(), table=tmp_path / "none.csv")
+    refused("none.csv cannot be read", run=(), uid=(), table=tmp_path / "none.csv")
     refused("--run has 3 values, --uid has 2 and --view has 0", uid=BOXES[:2])
     refused("no view 'fixed_99'", view=("fixed_99",) * 3)
     refused("synthetic-0000 is given for two runs", uid=(BOXES[0],) * 3)

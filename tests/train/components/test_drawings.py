@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dataset.errors import UserError
-from train.components.drawings import read_drawings, read_rows
+from train.components.drawings import read_drawings
 
 
 @pytest.fixture
@@ -46,14 +46,18 @@ def test_bad_folders_are_one_clear_error(folder: Path) -> None:
     outside = folder / "inside"
     outside.mkdir()
     (outside / "labels.csv").write_text("file,label\n../a.png,cat\n")
-    with pytest.raises(UserError, match=r"\.\./a\.png is outside of"):
+    with pytest.raises(UserError, match=r"labels\.csv, line 2: \.\./a\.png is outside of"):
         read_drawings(outside, 32)
     (folder / "labels.csv").write_text("file,label\nnone.png,cat\n")
     with pytest.raises(UserError, match=r"none\.png"):
         read_drawings(folder, 32)
-    for content, message in (("file\na.png\n", "columns file, label"), ("file,label\n", "at least one row")):
+    for content, message in (
+        ("file\na.png\n", ", line 1: lacks the column label"),
+        ("file,label\n", " has no rows"),
+    ):
         (folder / "labels.csv").write_text(content)
-        with pytest.raises(UserError, match=rf"labels\.csv: needs the .*{message}"):
+        with pytest.raises(UserError, match=rf"labels\.csv{message}"):
             read_drawings(folder, 32)
-    with pytest.raises(UserError, match="cannot be read as a CSV file"):
-        read_rows(folder / "none.csv", ("file",))
+    (folder / "labels.csv").unlink()
+    with pytest.raises(UserError, match=r"labels\.csv cannot be read .* python -m examples\.emoji"):
+        read_drawings(folder, 32)

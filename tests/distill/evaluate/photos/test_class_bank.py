@@ -8,7 +8,7 @@ from torch import nn
 from dataset.errors import UserError
 from dataset.images.prepare import composite_white
 from dataset.reading.shard_set import ShardSet
-from distill.evaluate.photos.class_bank import ClassBank, fit_rules, open_bank, read_kinds, select_renders
+from distill.evaluate.photos.class_bank import ClassBank, fit_rules, open_bank, select_renders
 from distill.evaluate.photos.judge import Judge
 from distill.evaluate.photos.rules import LabelledFeatures
 
@@ -84,15 +84,3 @@ def test_objects_are_named_by_the_mean_over_their_renders():
     rules = fit_rules(bank)
     assert rules.accuracies["nearest"] == pytest.approx(3 / 6)
     assert rules.object_accuracies["nearest"] == 0.5
-
-
-def test_kinds_are_read_from_csv_files(tmp_path):
-    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
-    first.write_text("uid,label\nx,sofa\n")
-    second.write_text("uid,label,more\ny,lamp,1\n")
-    assert read_kinds([first, second]) == {"x": "sofa", "y": "lamp"}
-    second.write_text("uid,label\ny,\n")
-    with pytest.raises(UserError, match="line 2: uid or label is missing"):
-        read_kinds([second])
-    with pytest.raises(UserError, match="cannot be read"):
-        read_kinds([tmp_path / "missing.csv"])

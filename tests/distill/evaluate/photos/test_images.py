@@ -24,7 +24,7 @@ def test_images_of_known_kinds_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a.png,,yes,photo"], "line 2: fill in"),
+        (["a.png,,yes,photo"], r"labels\.csv, line 2: nothing in the column label; fill in"),
         (["a.png,cat,yes,photo", "a.jpg,cat,yes,photo"], "line 3: a second image is called a;"),
     ],
 )
