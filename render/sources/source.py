@@ -21,6 +21,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset, escape_name
 from dataset.format.schema import check_uid
 from dataset.io.files import json_bytes
+from dataset.reading.csv_table import not_utf8
 from render.settings import MODEL_SUFFIXES
 from render.sources.licenses import spdx
 
@@ -313,11 +314,11 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
     try:
         reader = csv.DictReader(StringIO(text, newline=""))
         missing = {"uid", "file"} - set(reader.fieldnames or ())
-        rows = [] if missing else list(reader)
-        for number, row in enumerate(rows, start=2):
+        numbered = [] if missing else [(reader.line_num, row) for row in reader]
+        for number, row in numbered:
             if not row["uid"] or not row["file"]:
                 raise UserError(f"{path}, line {number}: the column uid or file is empty; fill in both columns")
-        rows = [row for row in rows if applies(row)]
+        rows = [row for _, row in numbered if applies(row)]
     except UserError:
         raise
     except (csv.Error, ValueError) as error:  # the latter: a NUL in a path
@@ -325,8 +326,7 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
             f"{path} is not a usable CSV file ({error}); write a table with the columns uid, file, license and author"
         ) from error
     if fault is not None and (rows or required):
-        line = data.count(b"\n", 0, fault.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 (byte 0x{data[fault.start]:02x}); save the file as UTF-8")
+        raise not_utf8(path, fault)
     if missing and required:
         raise UserError(
             f"{path} lacks the column {' and '.join(sorted(missing))}; the first line must name the columns, such as "

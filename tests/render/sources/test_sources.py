@@ -96,6 +96,7 @@ def test_a_manifest_is_the_list(tmp_path, where):
         ("uid,file\nx,a.txt\n", "does not end in one of"),
         ("uid,file\na.b,a.glb\n", "is invalid; use 1 to 128"),
         ("uid,file\n,a.glb\n", "line 2"),
+        ("uid,file\nx,a.glb\n\ny\n", "line 4"),
         ("name,file\nx,a.glb\n", "lacks the column uid"),
     ],
 )
@@ -127,6 +128,9 @@ def test_a_manifest_in_latin_1_is_one_clear_error(tmp_path):
         listed(folder)
     (folder / "manifest.csv").write_bytes(latin.format("", "").encode("latin-1"))
     with pytest.raises(UserError, match=r"things/manifest\.csv, line 3: not UTF-8"):
+        listed(folder)
+    (folder / "manifest.csv").write_bytes(b"\xef\xbb\xbf" + latin.format("", "").encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 3: not UTF-8 \(byte 0xe9\)"):
         listed(folder)
 
 
