@@ -190,6 +190,7 @@ def make_known(folder: Path, sources: Sources, device: torch.device) -> KnownObj
 
     seen = embed_objects(sources.training, embed, sources.views, "training objects")
     table = make_table(seen, [kind_of(uid, sources.calibration.labels) for uid in seen.uids], sha256)
+    table = replace(table, num_colors=image_encoder.num_colors)
     if sources.drawings is not None:
         table = with_drawings(table, sources.drawings, embed)
     measured, logits = measure(sources, embed, size), None

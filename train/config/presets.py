@@ -244,7 +244,12 @@ EMBEDDED: Final = replace(
     TINY,
     image_size=128,
     tower=TimmEncoder(
-        "tf_efficientnet_lite0", embed_dim=256, image_size=160, object_fill=OBJECT_FILL, hidden_width=768
+        "tf_efficientnet_lite0",
+        embed_dim=304,
+        image_size=160,
+        object_fill=OBJECT_FILL,
+        hidden_width=768,
+        color_grid=4,
     ),
     unet=EMBEDDED_UNET,
     cameras="absolute",  # the objects of the bundled model face the same way

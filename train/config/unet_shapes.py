@@ -22,7 +22,7 @@ EMBEDDED_UNET: Final = UNetShape(
     attention=(True, True, True),
     blocks_per_level=1,
     head_width=56,
-    token_width=256,
+    token_width=304,
     norm_groups=16,
 )
 """UNet of the bundled model, with 34.5 million parameters."""

@@ -48,10 +48,15 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Return a SHA-256 of the weights, of `object_fill` unless None, and of `resize_mode` unless "antialiased"."""
+    """Return a SHA-256 of the weights and of the settings that also change embeddings.
+
+    The settings are `object_fill` unless None, `resize_mode` unless "antialiased", and `num_colors` unless 0.
+    """
     digest = weights_sha256(image_encoder)
     if image_encoder.object_fill is not None:
         digest = hashlib.sha256(f"{digest} {image_encoder.object_fill}".encode()).hexdigest()
     if image_encoder.resize_mode != "antialiased":
         digest = hashlib.sha256(f"{digest} {image_encoder.resize_mode}".encode()).hexdigest()
+    if image_encoder.num_colors:
+        digest = hashlib.sha256(f"{digest} {image_encoder.num_colors} colors".encode()).hexdigest()
     return digest

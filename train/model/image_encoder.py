@@ -98,6 +98,11 @@ class ImageEncoder(nn.Module):
         """Fraction of the image's side to which objects are scaled (`center_object`); None: images are not changed."""
         return None if isinstance(self.spec, OpenClipEncoder) else self.spec.object_fill
 
+    @property
+    def num_colors(self) -> int:
+        """Number of the last channels of the embedding that are colors; 0 without a color grid."""
+        return self.spec.num_colors if isinstance(self.spec, TimmEncoder) else 0
+
     def forward(self, rgb: Tensor) -> Tensor:
         """Return the float32 embeddings [b, c] of images [b, 3, h, w] in [0, 1] on white."""
         pixels = self.preprocess(rgb, _square_size(self.visual))

@@ -60,6 +60,8 @@ class KnownObjects:
     statistics: dict[str, Any] = field(default_factory=dict)
     """How the threshold was found, for people to read."""
     classes: KnownClasses | None = None
+    num_colors: int = 0
+    """The last channels of an embedding that are colors (`train.model.timm_encoder.color_grid`)."""
 
     def project(self, embeddings: Tensor) -> Tensor:
         """Return the directions [n, d] of embeddings [n, c]: centered, projected, and scaled to length 1."""
@@ -111,7 +113,8 @@ class KnownObjects:
         An embedding of a photograph is farther from all renders than those are from each other. It is replaced by a
         weighted mean of itself and of renders among the representatives. These have the weight CORRECTION times
         `out_of_distribution`, which is divided among the kinds by `kind_probabilities`, and within a kind by a softmax
-        over the similarities times NEIGHBOR_SHARPNESS. The arguments are those of `distances`.
+        over the similarities times NEIGHBOR_SHARPNESS. The channels of the color grid are not changed, because the
+        colors of photographs are like those of renders. The arguments are those of `distances`.
 
         Returns:
             Embeddings [n, c], float32.
@@ -125,7 +128,9 @@ class KnownObjects:
         weights = shares * (probabilities / totals.clamp(min=1.0))[:, numbers]
         target = weights @ self.embeddings.values()[: self.num_renders] + self.mean
         amount = CORRECTION * self.out_of_distribution(similarities)[:, None]
-        return embeddings.float() + amount * (target - embeddings.float())
+        move = amount * (target - embeddings.float())
+        move[:, move.shape[1] - self.num_colors :] = 0
+        return embeddings.float() + move
 
     def likely_kinds(self, probabilities: Tensor, count: int) -> tuple[str, ...]:
         """Return the most probable kinds, at most `count`, most probable first.
@@ -180,6 +185,7 @@ def write_known(known: KnownObjects, folder: Path) -> None:
         "threshold": known.threshold,
         "render_similarity": known.render_similarity,
         "num_renders": known.num_renders,
+        "num_colors": known.num_colors,
         "classes": None if known.classes is None else known.classes.settings(),
         "image_encoder_sha256": known.image_encoder_sha256,
         "statistics": known.statistics,
@@ -211,6 +217,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             embeddings=Int8Rows(tensors["embeddings"], tensors["embedding_scale"].float()),
             kind_numbers=tensors["kind_numbers"].long(),
             num_renders=int(settings["num_renders"]),
+            num_colors=int(settings["num_colors"]),
             kinds=kinds,
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),
@@ -241,6 +248,8 @@ def _check_values(known: KnownObjects) -> None:
         raise ValueError("a kind has no render")
     if not -1 <= int(known.kind_numbers.min()) <= int(known.kind_numbers.max()) < len(known.kinds):
         raise ValueError("a representative has a kind that is not in the list of kinds")
+    if not 0 <= known.num_colors <= channels:
+        raise ValueError("the number of colors is out of range")
     if not 1 <= known.num_renders <= count:
         raise ValueError("the number of renders is out of range")
     finite = all(bool(each.isfinite().all()) for each in (known.mean, known.projection, rows.scale))

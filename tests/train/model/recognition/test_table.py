@@ -94,6 +94,17 @@ def test_embeddings_like_those_of_renders_are_not_corrected():
     assert torch.equal(AXES.correct(embeddings), embeddings)
 
 
+def test_the_colors_of_an_embedding_are_not_corrected():
+    """The last two channels are colors. The first one moves as in a table without colors."""
+    table = with_classes((0.995, 0.999))
+    embeddings, chair = 1 + torch.tensor([[0.3, 0.1, 0.3]]), torch.tensor([[0.0, 0, 20, 0, 0]])
+    moved = table.correct(embeddings, chair)
+    assert not (moved == embeddings).any()
+    kept = replace(table, num_colors=2).correct(embeddings, chair)
+    assert torch.equal(kept[:, :1], moved[:, :1])
+    assert torch.equal(kept[:, 1:], embeddings[:, 1:])
+
+
 def test_other_embeddings_move_toward_representatives_of_the_probable_kind():
     """Two chairs; the one that is more similar to the embedding counts, and the cat does not."""
     table = replace(
