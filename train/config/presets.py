@@ -277,8 +277,8 @@ EMBEDDED: Final = replace(
         drawing_weight=0.5,  # drawings get the right kind more often, photographs as often as before (docs/LOG.md)
         schedule=Schedule(steps=3_000, objects=128, accumulation=1, peak_lr=1e-3, decay="linear", warmup_steps=100),
     ),
-    stage1=Schedule(steps=14_000, objects=128, accumulation=1, peak_lr=6e-4, decay="constant", warmup_steps=500),
-    stage2=Schedule(steps=4_000, objects=128, accumulation=1, peak_lr=4e-4, decay="linear", warmup_steps=200),
+    stage1=Schedule(steps=11_000, objects=256, accumulation=1, peak_lr=8e-4, decay="constant", warmup_steps=500),
+    stage2=Schedule(steps=2_500, objects=256, accumulation=1, peak_lr=5e-4, decay="linear", warmup_steps=200),
     # Embeddings of photographs are farther from those of renders than these from each other (docs/LOG.md)
     embedding_noise=0.5,
     velocity_cap=20.0,  # at 1,200 steps: 22 % less error at timesteps 750-999, 15 % more below 250 (docs/LOG.md)
