@@ -13,6 +13,7 @@ import bpy
 
 from dataset.errors import UserError
 from dataset.io.scratch import scratch_folder
+from render.blender.empty_file import open_empty_file
 from render.settings import Device
 
 GPU_BACKENDS: Final = ("OPTIX", "CUDA", "HIP", "METAL")  # best first
@@ -121,7 +122,7 @@ def _preferences() -> Any:
 
 def _open_plane(chosen: str) -> None:
     """Open a scene with a gray plane that fills the image. Uses one thread, in case the CPU renders it."""
-    bpy.ops.wm.read_factory_settings(use_empty=True)
+    open_empty_file()
     bpy.ops.mesh.primitive_plane_add(size=100)
     scene = bpy.context.scene
     scene.world = bpy.data.worlds.new("gray")

@@ -8,6 +8,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from render.blender.empty_file import open_empty_file
 from render.procedural.catalog import kind_of, object_rng
 from render.procedural.objects import buildings, teddybear, toys
 from render.procedural.objects.animals import (
@@ -156,7 +157,7 @@ def export(index: int, seed: int, path: Path) -> None:
     """
     rng = object_rng(index, seed)
     parts = styled(rng, BUILDERS[kind_of(index, seed)](rng))
-    bpy.ops.wm.read_factory_settings(use_empty=True)
+    open_empty_file()
     for number, item in enumerate(parts):
         _add(item, f"{number:02d}_{item.name}")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.glb")

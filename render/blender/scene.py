@@ -22,19 +22,11 @@ from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
 from render.blender.cameras import Light
 from render.blender.colors import color_by_vertex, draws_images, show_texture
+from render.blender.empty_file import open_empty_file
 from render.blender.geometry.coincident import Floats
 from render.blender.geometry.poses import VANISHED, is_scattered, may_have_vanished, relative_areas, vanished_share
-from render.blender.geometry.repair import (
-    CONTRADICTING,
-    DOUBLED,
-    is_too_large,
-    mark_twins,
-    pieces,
-    remove_uncounted_faces,
-    repair_coincident_faces,
-    repair_normals,
-    validate,
-)
+from render.blender.geometry.repair import mark_twins, pieces, validate
+from render.blender.geometry.repair_all import repair_all
 from render.model_files.errors import ModelError
 from render.model_files.prepare import prepare_model
 from render.model_files.prepared import Scenes
@@ -55,7 +47,7 @@ _COLORED: Final = (".obj", ".fbx")  # formats whose importers leave vertex color
 _RECURSION: Final = 4  # most recursive calls of Blender's glTF importer per node of a chain
 _FRAMES: Final = (-1_000_000, 1_000_000)  # about the range of Blender's frame numbers
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
-_strengths: dict[Path, float] = {}  # strengths of the environment maps used so far by this process
+_maps: dict[Path, tuple[float, int]] = {}  # environment maps used by this process: strength, width in pixels
 
 
 class ObjectError(Exception):
@@ -109,24 +101,19 @@ def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None
     _first_frame()
     _hide_unwanted()
     color_by_vertex(beside_gray=path.suffix.lower() in _COLORED)
-    _check_finite(np.isfinite(piece.positions).all() for piece in pieces())
+    found = pieces()
+    _check_finite(np.isfinite(piece.positions).all() for piece in found)
     if has_images and not draws_images():
         lacks = (*lacks, "untextured")
-    areas = relative_areas(pieces()) if bpy.data.actions or not animations else np.empty(0)
-    repaired: dict[Flag, bool] = {
-        "not-repaired": is_too_large(),
-        "faces-left-out": remove_uncounted_faces(pieces()),
-        "contradicting-normals": repair_normals(pieces()) > CONTRADICTING,
-        "doubled-faces": repair_coincident_faces(pieces()) > DOUBLED,
-    }
+    areas = relative_areas(found) if bpy.data.actions or not animations else np.empty(0)
+    repairs = repair_all(found)
     bpy.context.view_layer.update()
-    return (*lacks, *(flag for flag, true in repaired.items() if true)), areas
+    return (*lacks, *repairs), areas
 
 
 def _import(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], bool]:
     """Import a model file into an empty scene. Return flags for missing parts, and whether it declares images."""
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+    open_empty_file()
     name = str(path)
     try:
         model = prepare_model(path, root, scratch, animations)
@@ -359,19 +346,20 @@ def light_scene(light: Light, path: Path) -> Hdri:
     Raises ObjectError when the map is black or cannot be read.
     """
     image = bpy.data.images.load(str(path))
-    if path not in _strengths:
-        _strengths[path] = round(MEAN_LUMINANCE / _mean_luminance(image, path), 4)
+    if path not in _maps:
+        _maps[path] = round(MEAN_LUMINANCE / _mean_luminance(image, path), 4), image.size[0]
+    strength_at_0, width = _maps[path]
     world = bpy.data.worlds.new("environment")
     bpy.context.scene.world = world
     world.use_nodes = True
     world.cycles.sampling_method = "MANUAL"
-    world.cycles.sample_map_resolution = _importance_map(image.size[0])
+    world.cycles.sample_map_resolution = _importance_map(width)
     nodes, links = world.node_tree.nodes, world.node_tree.links
     environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes["Background"]
     # A mapping node would compute its rotation matrix for every ray, which takes 3 % of the render time.
     environment.texture_mapping.rotation[2] = math.radians(light.rotation_deg)
     environment.image = image
-    background.inputs["Strength"].default_value = strength = round(_strengths[path] * 2**light.exposure, 4)
+    background.inputs["Strength"].default_value = strength = round(strength_at_0 * 2**light.exposure, 4)
     links.new(environment.outputs["Color"], background.inputs["Color"])
     return Hdri(light.hdri, light.rotation_deg, strength)
 

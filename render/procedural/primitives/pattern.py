@@ -17,6 +17,7 @@ from render.procedural.primitives.surface import Points, Vector
 Floats = NDArray[np.float64]
 Pattern = Callable[[Points], Floats]
 Mask = Callable[[Points], Floats]
+_STEPS = (-1, 0, 1)  # from a cell to its neighbors along an axis
 
 
 def solid(color: Rgb) -> Pattern:
@@ -52,7 +53,13 @@ def waves(rng: np.random.Generator, scale: float, count: int = 6) -> Callable[[P
     direction = rng.normal(size=(count, 3))
     direction *= (np.pi / scale) * rng.uniform(0.6, 1.4, (count, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
     phase = rng.uniform(0, 2 * np.pi, count)
-    return lambda points: np.sin(points @ direction.T + phase).sum(axis=1) * np.sqrt(2 / count) * 0.7
+
+    def noise(points: Points) -> Floats:
+        angle = points @ direction.T  # in place from here: the arrays are large, and there are many
+        angle += phase
+        return np.asarray(np.sin(angle, out=angle).sum(axis=1) * np.sqrt(2 / count) * 0.7)
+
+    return noise
 
 
 def stripes(
@@ -91,15 +98,21 @@ def spots(rng: np.random.Generator, spacing: float, radius: float, softness: flo
     jitter = rng.uniform(0.15, 0.85, (table_size, table_size, table_size, 3))
     sizes = rng.uniform(0.6, 1.2, (table_size, table_size, table_size)) * radius
 
+    # Flat tables, and one array per axis: many times faster than fancy indices and norms of points [n, 3].
+    centers, flat_sizes = jitter.reshape(-1, 3).T.copy(), sizes.ravel()
+    strides = (table_size**2, table_size, 1)
+
     def mask(points: Points) -> Floats:
-        grid = points / spacing
+        grid = (points / spacing).T.copy()
         cell = np.floor(grid).astype(np.int64)
+        inside = [[grid[axis] - (cell[axis] + step) for step in _STEPS] for axis in range(3)]
+        index = [[(cell[axis] + step) % table_size * strides[axis] for step in _STEPS] for axis in range(3)]
         nearest = np.full(len(points), np.inf)
-        for offset in product((-1, 0, 1), repeat=3):
-            neighbor = cell + offset
-            x, y, z = (neighbor % table_size).T
-            gap = np.linalg.norm(grid - neighbor - jitter[x, y, z], axis=1) * spacing - sizes[x, y, z]
-            nearest = np.minimum(nearest, gap)
+        for x, y, z in product(range(len(_STEPS)), repeat=3):
+            spot = index[0][x] + index[1][y] + index[2][z]
+            away = [inside[axis][number] - centers[axis].take(spot) for axis, number in enumerate((x, y, z))]
+            distance = np.sqrt(away[0] * away[0] + away[1] * away[1] + away[2] * away[2])
+            np.minimum(nearest, distance * spacing - flat_sizes.take(spot), out=nearest)
         return edge(nearest, softness * spacing)
 
     return mask

@@ -191,6 +191,27 @@ def test_masks_cover_what_they_say() -> None:
     assert 0.02 < pattern.spots(rng, 0.4, 0.12)(points).mean() < 0.3
 
 
+def test_spots_and_waves_have_the_bits_of_the_plain_formulas() -> None:
+    points = np.random.default_rng(3).uniform(-1, 1, (500, 3))
+    spacing, radius, softness = 0.3, 0.1, 0.06
+    rng = np.random.default_rng(4)
+    jitter, sizes = rng.uniform(0.15, 0.85, (8, 8, 8, 3)), rng.uniform(0.6, 1.2, (8, 8, 8)) * radius
+    grid = points / spacing
+    nearest = np.full(len(points), np.inf)
+    for step in np.ndindex(3, 3, 3):
+        cell = np.floor(grid).astype(np.int64) + step - 1
+        x, y, z = (cell % 8).T
+        gap = np.linalg.norm(grid - cell - jitter[x, y, z], axis=1) * spacing - sizes[x, y, z]
+        nearest = np.minimum(nearest, gap)
+    spots = pattern.spots(np.random.default_rng(4), spacing, radius, softness)
+    np.testing.assert_array_equal(spots(points), pattern.edge(nearest, softness * spacing))
+    rng = np.random.default_rng(5)
+    direction = rng.normal(size=(6, 3))
+    direction *= (np.pi / 0.2) * rng.uniform(0.6, 1.4, (6, 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
+    expected = np.sin(points @ direction.T + rng.uniform(0, 2 * np.pi, 6)).sum(axis=1) * np.sqrt(2 / 6) * 0.7
+    np.testing.assert_array_equal(pattern.waves(np.random.default_rng(5), 0.2)(points), expected)
+
+
 def test_stripes_repeat_along_their_direction_only() -> None:
     mask = pattern.stripes(np.random.default_rng(2), (0, 1, 0), 0.4)
     points = np.random.default_rng(3).uniform(-1, 1, (500, 3))

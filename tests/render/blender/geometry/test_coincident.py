@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from render.blender.geometry.coincident import (
+    SAME_PLANE,
+    SHRINK,
     Faces,
     area_vectors,
     doubled_share,
@@ -148,3 +150,38 @@ def test_a_closed_flat_grid_has_no_overlaps() -> None:
 def test_area_vectors_are_normals_times_areas() -> None:
     faces = make([*SQUARE, [0, 0, 2]], [[0, 1, 2, 3], [0, 1, 4], [2, 1, 0]])
     np.testing.assert_allclose(area_vectors(faces), [[0, 0, 1], [0, -1, 0], [0, 0, -0.5]])
+
+
+def overlaps_by_clipping(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two counter-clockwise triangles [3, 2] overlap: clip one by the sides of the other."""
+    points = list(first)
+    for start, end in zip(second, np.roll(second, -1, 0), strict=True):
+        normal = np.array([start[1] - end[1], end[0] - start[0]])
+        heights = [float((point - start) @ normal) for point in points]
+        clipped = []
+        for number, (point, height) in enumerate(zip(points, heights, strict=True)):
+            before, height_before = points[number - 1], heights[number - 1]
+            if (height > 0) != (height_before > 0):
+                clipped.append(before + (point - before) * (height_before / (height_before - height)))
+            if height > 0:
+                clipped.append(point)
+        points = clipped
+    return len(points) > 2
+
+
+def test_overlaps_in_a_plane_are_those_that_clipping_finds() -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.uniform(0, 1, (40, 1, 2)) + rng.uniform(-0.1, 0.1, (40, 3, 2))
+    sides = flat[:, 1:] - flat[:, :1]
+    turned = sides[:, 0, 0] * sides[:, 1, 1] < sides[:, 0, 1] * sides[:, 1, 0]
+    flat[turned] = flat[turned][:, ::-1]
+    positions = np.concatenate([flat.reshape(-1, 2), np.zeros((120, 1))], 1)
+    shrunk = flat + SHRINK * (flat.mean(1, keepdims=True) - flat)
+    expected = np.zeros(40, bool)
+    for a in range(40):
+        expected[a] = any(a != b and overlaps_by_clipping(shrunk[a], shrunk[b]) for b in range(40))
+    assert 5 < expected.sum() < 38
+    result = plan(make(positions.tolist(), np.arange(120).reshape(40, 3).tolist()))
+    np.testing.assert_array_equal(result.doubled, expected)
+    above = positions + [0, 0, 3 * SAME_PLANE] * np.repeat(np.arange(40), 3)[:, None]  # each in its own plane
+    assert not plan(make(above.tolist(), np.arange(120).reshape(40, 3).tolist())).doubled.any()
