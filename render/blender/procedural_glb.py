@@ -8,8 +8,8 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-from render.blender.empty_file import open_empty_file
 from render.procedural.catalog import kind_of, object_rng
+from render.procedural.glb_file import GlbPart, glb_bytes
 from render.procedural.objects import buildings, teddybear, toys
 from render.procedural.objects.animals import (
     birds,
@@ -56,13 +56,11 @@ from render.procedural.objects.transport import (
     vehicles,
 )
 from render.procedural.primitives.color import to_linear
-from render.procedural.primitives.mesh import TEXELS, paint_texture, refined, triangulate
-from render.procedural.primitives.part import ObjectPart, Paint
+from render.procedural.primitives.mesh import TEXELS, Mesh, paint_texture, refined, triangulate
+from render.procedural.primitives.part import ObjectPart
 from render.procedural.primitives.style import styled
-from render.procedural.primitives.surface import SurfaceGrid
 
 SHARP_ANGLE_RAD = 0.7
-WARNINGS_AND_ERRORS = 1
 
 BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "cat": cat.cat,
@@ -148,7 +146,7 @@ def export(index: int, seed: int, path: Path) -> None:
     """Write a procedural object to the GLB file `path`. In the file, y points up and the object's front faces +z.
 
     The file is written to a temporary name first, then renamed. Its bytes depend only on the arguments `index` and
-    `seed`, on this code and on Blender's version. The function clears Blender's current scene.
+    `seed`, on this code and on Blender's version.
 
     Args:
         index: Index of the object among all procedural objects of the shard set.
@@ -157,72 +155,69 @@ def export(index: int, seed: int, path: Path) -> None:
     """
     rng = object_rng(index, seed)
     parts = styled(rng, BUILDERS[kind_of(index, seed)](rng))
-    open_empty_file()
-    for number, item in enumerate(parts):
-        _add(item, f"{number:02d}_{item.name}")
+    data = glb_bytes([_glb_part(item, f"{number:02d}_{item.name}") for number, item in enumerate(parts)])
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.glb")
     try:
-        _write_glb(temporary)
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_glb(path: Path) -> None:
-    before = bpy.app.debug_value
-    bpy.app.debug_value = WARNINGS_AND_ERRORS  # the only switch that limits the exporter's log
-    try:
-        bpy.ops.export_scene.gltf(
-            filepath=str(path),
-            export_format="GLB",
-            export_yup=True,
-            export_animations=False,
-            export_cameras=False,
-            export_lights=False,
-        )
-    finally:
-        bpy.app.debug_value = before
+def _glb_part(item: ObjectPart, name: str) -> GlbPart:
+    """Return a part as it is written to the file. Its base color is plain, or an image of the baked pattern."""
+    base = item.paint.base
+    surface, rest = refined(item.surface, item.rest) if callable(base) else (item.surface, item.rest)
+    positions, corners, normals, uv = _shaded(triangulate(surface, rest), name, flat=item.flat)
+    png = _png(paint_texture(rest, base)) if callable(base) else None
+    red, green, blue = (1.0, 1.0, 1.0) if callable(base) else to_linear(base)
+    color, metallic, roughness = (red, green, blue, 1.0), item.paint.metallic, item.paint.roughness
+    values = np.array([*color, metallic, roughness], np.float32).tolist()
+    return GlbPart(name, positions, corners, normals, uv, tuple(values[:4]), png, values[4], values[5])
 
 
-def _add(item: ObjectPart, name: str) -> None:
-    """Add the part to the scene as a mesh object with its own material."""
-    surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
-    mesh = triangulate(surface, rest)
+def _shaded(
+    mesh: Mesh, name: str, *, flat: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Let Blender remove invalid faces and compute normals, which are smooth up to SHARP_ANGLE_RAD unless `flat`.
+
+    Returns:
+        A tuple: positions of the vertices [v, 3], and for every corner of a face its vertex [c], its normal [c, 3] and
+        its texture coordinates [c, 2].
+    """
     data = bpy.data.meshes.new(name)
-    data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
-    data.polygons.foreach_set("use_smooth", np.full(len(mesh.triangles), not item.flat))
-    if not item.flat:
-        data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
-    layer = data.uv_layers.new(name="UVMap")
-    layer.data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
-    data.materials.append(_material(item.paint, rest, name))
-    bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, data))
+    try:
+        data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
+        data.polygons.foreach_set("use_smooth", np.full(len(mesh.triangles), not flat))
+        if not flat:
+            data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)
+        data.uv_layers.new(name="UVMap").data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
+        data.validate()
+        total = len(data.loops)
+        positions, normals, uv = (
+            np.empty((n, k), np.float32) for n, k in ((len(data.vertices), 3), (total, 3), (total, 2))
+        )
+        corners = np.empty(total, np.int32)
+        data.vertices.foreach_get("co", positions.ravel())
+        data.loops.foreach_get("vertex_index", corners)
+        data.corner_normals.foreach_get("vector", normals.ravel())
+        data.uv_layers[0].uv.foreach_get("vector", uv.ravel())
+        return positions, corners, normals, uv
+    finally:
+        bpy.data.meshes.remove(data)
 
 
-def _material(paint: Paint, rest: SurfaceGrid, name: str) -> bpy.types.Material:
-    """Return a Principled BSDF material whose base color is plain, or a texture with the baked pattern."""
-    material = bpy.data.materials.new(name)
-    material.use_nodes = True
-    shader = material.node_tree.nodes["Principled BSDF"]
-    shader.inputs["Roughness"].default_value = paint.roughness
-    shader.inputs["Metallic"].default_value = paint.metallic
-    if callable(paint.base):
-        texture = material.node_tree.nodes.new("ShaderNodeTexImage")
-        texture.image = _image(paint_texture(rest, paint.base), name)
-        material.node_tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
-    else:
-        shader.inputs["Base Color"].default_value = (*to_linear(paint.base), 1.0)
-    return material
-
-
-def _image(texels: NDArray[np.uint8], name: str) -> bpy.types.Image:
-    """Return a packed 8-bit image of sRGB texels [TEXELS, TEXELS, 3], row 0 at the bottom.
+def _png(texels: NDArray[np.uint8]) -> bytes:
+    """Return the PNG file that Blender writes of sRGB texels [TEXELS, TEXELS, 3], row 0 at the bottom.
 
     Pixels of an 8-bit image are in its own color space, so sRGB values need no conversion.
     """
-    image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
-    rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
-    rgba[..., :3] = texels / np.float32(255)
-    image.pixels.foreach_set(rgba.ravel())
-    image.pack()
-    return image
+    image = bpy.data.images.new("texture", TEXELS, TEXELS, alpha=False)
+    try:
+        rgba = np.ones((TEXELS, TEXELS, 4), dtype=np.float32)
+        rgba[..., :3] = texels / np.float32(255)
+        image.pixels.foreach_set(rgba.ravel())
+        image.pack()
+        return bytes(image.packed_file.data)
+    finally:
+        bpy.data.images.remove(image)
