@@ -187,7 +187,13 @@ def _shaded(
     """
     data = bpy.data.meshes.new(name)
     try:
-        data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
+        data.vertices.add(len(mesh.vertices))
+        data.vertices.foreach_set("co", mesh.vertices.astype(np.float32).ravel())
+        data.loops.add(mesh.triangles.size)
+        data.loops.foreach_set("vertex_index", mesh.triangles.astype(np.int32).ravel())
+        data.polygons.add(len(mesh.triangles))
+        data.polygons.foreach_set("loop_start", np.arange(0, mesh.triangles.size, 3, dtype=np.int32))
+        data.update(calc_edges=True)
         data.polygons.foreach_set("use_smooth", np.full(len(mesh.triangles), not flat))
         if not flat:
             data.set_sharp_from_angle(angle=SHARP_ANGLE_RAD)

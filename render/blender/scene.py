@@ -259,7 +259,9 @@ def _corners(cloud: NDArray[np.float64]) -> NDArray[np.float64]:
 def _clouds() -> Iterator[NDArray[np.float64]]:
     """Yield the points of `visible_points` per instance, [m, 3] with m > 0, to save memory."""
     for mesh, to_world in _instances():
-        cloud = _coordinates(mesh)[np.unique(_corner_vertices(mesh))] @ to_world[:3, :3].T + to_world[:3, 3]
+        used = np.zeros(len(mesh.vertices), bool)
+        used[_corner_vertices(mesh)] = True
+        cloud = _coordinates(mesh)[used] @ to_world[:3, :3].T + to_world[:3, 3]
         if len(cloud):
             yield cloud
 

@@ -237,4 +237,6 @@ def test_blender_iterates_over_sets_in_one_order(worker):
     with worker() as opened:
         opened.ready()
         with open(f"/proc/{opened.pid()}/environ", "rb") as file:
-            assert b"PYTHONHASHSEED=0" in file.read().split(b"\0")
+            environment = file.read().split(b"\0")
+    assert b"PYTHONHASHSEED=0" in environment
+    assert b"OMP_NUM_THREADS=1" in environment  # idle threads of OpenBLAS would wait actively
