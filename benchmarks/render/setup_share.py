@@ -108,7 +108,7 @@ def renderer(checkout: Path, bench: Bench) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def render(process: subprocess.Popen[str], job: BenchJob, tar: Path) -> Seconds:
