@@ -17,9 +17,10 @@ from render.procedural.objects.animals import (
     butterfly,
     cat,
     dinosaur,
-    dog_and_rabbit,
+    dog,
     hoofed,
     pig_and_elephant,
+    rabbit,
     reptiles,
 )
 from render.procedural.objects.clothing import (
@@ -43,7 +44,7 @@ from render.procedural.objects.home import (
     tableware,
     tools,
 )
-from render.procedural.objects.plants import houseplant, nature
+from render.procedural.objects.plants import flowers, houseplant, nature
 from render.procedural.objects.transport import (
     aircraft,
     cycles,
@@ -64,8 +65,8 @@ SHARP_ANGLE_RAD = 0.7
 
 BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "cat": cat.cat,
-    "dog": dog_and_rabbit.dog,
-    "rabbit": dog_and_rabbit.rabbit,
+    "dog": dog.dog,
+    "rabbit": rabbit.rabbit,
     "duck": birds_and_fish.duck,
     "penguin": birds_and_fish.penguin,
     "fish": birds_and_fish.fish,
@@ -86,7 +87,7 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "tree": nature.tree,
     "mushroom": nature.mushroom,
     "cactus": nature.cactus,
-    "flower": nature.flower,
+    "flower": flowers.flower,
     "horse": hoofed.horse,
     "cow": hoofed.cow,
     "pig": pig_and_elephant.pig,

@@ -64,6 +64,11 @@ def shift(parts: Iterable[ObjectPart], offset: Vector) -> list[ObjectPart]:
     return [replace(p, surface=p.surface + offset) for p in parts]
 
 
+def scale(parts: Iterable[ObjectPart], factors: Vector) -> list[ObjectPart]:
+    """Scale parts about the origin by the `factors` along x, y and z. Their patterns are stretched with them."""
+    return [replace(p, surface=p.surface * factors) for p in parts]
+
+
 def ring_of(original: ObjectPart, count: int, start_deg: float = 0.0) -> list[ObjectPart]:
     """Return `count` copies of a part, evenly spaced around the z axis.
 

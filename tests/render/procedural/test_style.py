@@ -7,7 +7,7 @@ import pytest
 
 from render.procedural.catalog import generator
 from render.procedural.objects import buildings
-from render.procedural.objects.animals import dog_and_rabbit
+from render.procedural.objects.animals import dog
 from render.procedural.objects.home import tableware
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.mesh import paint_texture, triangulate
@@ -15,7 +15,7 @@ from render.procedural.primitives.part import ObjectPart, Paint, bounds, part
 from render.procedural.primitives.style import SHARES, STYLES, style_of, styled
 from render.procedural.primitives.surface import box, ellipsoid
 
-BUILDERS = (dog_and_rabbit.dog, buildings.castle, tableware.mug)
+BUILDERS = (dog.dog, buildings.castle, tableware.mug)
 
 
 def colored(base: tuple[float, float, float] | pt.Pattern, roughness: float = 0.6) -> ObjectPart:
@@ -34,7 +34,7 @@ def test_styles_come_in_their_shares() -> None:
 
 
 def test_the_smooth_style_changes_nothing() -> None:
-    parts = dog_and_rabbit.dog(generator("dog"))
+    parts = dog.dog(generator("dog"))
     assert styled(generator(0), parts, "smooth") == parts
 
 

@@ -9,9 +9,9 @@ from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.color import Rgb, mix, pick, shade, vary
 from render.procedural.primitives.features import FUR, bead_eye
 from render.procedural.primitives.limbs import limb, path_through, trunk
-from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, scale, shift, turn
 from render.procedural.primitives.pattern import Pattern
-from render.procedural.primitives.surface import Vector, capsule, curve, ellipsoid, lathe, moved, tube
+from render.procedural.primitives.surface import capsule, curve, ellipsoid, lathe, moved, tube
 
 Station = tuple[float, float, float, float]
 LYING_DROP = 0.38
@@ -71,11 +71,7 @@ def horse(rng: np.random.Generator) -> list[ObjectPart]:
         head = shift(nod, (0, -0.68, 1.36 + lift))
     parts += [part("neck", limb(neck, 20, 24) * (0.72, 1, 1), paint), *head, *_mane(rng, neck, colors.mane)]
     parts.append(_hair_tail(rng, colors.mane))
-    return [_scaled(item, (1, 1, tall)) for item in parts]
-
-
-def _scaled(item: ObjectPart, factors: Vector) -> ObjectPart:
-    return ObjectPart(item.name, item.surface * factors, item.paint, item.rest)
+    return scale(parts, (1, 1, tall))
 
 
 def _horse_colors(rng: np.random.Generator) -> HorseColors:
@@ -227,8 +223,8 @@ def cow(rng: np.random.Generator) -> list[ObjectPart]:
     turned = turn(turn(head, "x", rng.uniform(-14, 8)), "z", rng.uniform(-22, 22))
     parts += shift(turned, (0, -0.72, 0.98))
     if lying:
-        return [_scaled(item, (1, 1, tall)) for item in shift(parts, (0, 0, -LYING_DROP))]
-    return [_scaled(item, (1, 1, tall)) for item in [*parts, *_tuft_tail(rng, base, dark)]]
+        return scale(shift(parts, (0, 0, -LYING_DROP)), (1, 1, tall))
+    return scale([*parts, *_tuft_tail(rng, base, dark)], (1, 1, tall))
 
 
 def _folded_legs(body: Pattern, sock: Rgb, girth: float) -> list[ObjectPart]:

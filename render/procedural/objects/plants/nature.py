@@ -1,10 +1,10 @@
-"""Build trees, mushrooms, cacti and flowers."""
+"""Build trees, mushrooms and cacti."""
 
 import numpy as np
 
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import Palette, Rgb, hsv, mix, palette, pick, shade, vary
+from render.procedural.primitives.color import Rgb, hsv, mix, palette, pick, shade, vary
 from render.procedural.primitives.features import bead_eye
 from render.procedural.primitives.part import ObjectPart, Paint, pair, part, ring_of, shift, turn
 from render.procedural.primitives.surface import Points, SurfaceGrid, curve, ellipsoid, lathe, tube
@@ -17,7 +17,6 @@ FOLIAGE: tuple[Rgb, ...] = (
     (0.78, 0.25, 0.16),
     (0.95, 0.68, 0.76),
 )
-MOUND: Rgb = (0.42, 0.60, 0.26)
 
 
 def tree(rng: np.random.Generator) -> list[ObjectPart]:
@@ -31,7 +30,7 @@ def tree(rng: np.random.Generator) -> list[ObjectPart]:
     lean = rng.uniform(-0.06, 0.06)
     trunk = tube(curve(((0, 0, 0.0), (0, 0, 0.2), (lean, 0, height + 0.15)), 10), np.linspace(0.10, 0.055, 10), 18)
     ground = lathe([(0.30, 0.0), (0.27, 0.03), (0.12, 0.05)], 32)
-    parts = [part("trunk", trunk, Paint(trunk_paint, 0.9)), part("grass", ground, Paint(vary(rng, MOUND), 0.9))]
+    parts = [part("trunk", trunk, Paint(trunk_paint, 0.9)), part("grass", ground, Paint(vary(rng, rgb.GRASS), 0.9))]
     return parts + (_conifer(rng, height) if rng.uniform() < 0.4 else _crown(rng, height, lean))
 
 
@@ -114,7 +113,9 @@ def mushroom(rng: np.random.Generator) -> list[ObjectPart]:
         parts += shift(turn(small, "y", 8), (pick(rng, (-1, 1)) * wide * 0.85, -0.1, 0.0))
     return [
         *parts,
-        part("grass", lathe([(wide * 1.1, 0.0), (wide, 0.03), (wide * 0.3, 0.05)], 32), Paint(vary(rng, MOUND), 0.9)),
+        part(
+            "grass", lathe([(wide * 1.1, 0.0), (wide, 0.03), (wide * 0.3, 0.05)], 32), Paint(vary(rng, rgb.GRASS), 0.9)
+        ),
     ]
 
 
@@ -206,52 +207,4 @@ def _bloom(color: Rgb, size: float) -> list[ObjectPart]:
         part(
             "heart", ellipsoid((0, 0, size * 0.3), (size * 0.5, size * 0.5, size * 0.4), 16, 10), Paint(rgb.YELLOW, 0.7)
         ),
-    ]
-
-
-def flower(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a blossom that faces the front, on a stem with leaves, in a pot or on grass."""
-    colors = palette(rng)
-    bloom = (
-        hsv(rng.uniform(0.48, 1.2), rng.uniform(0.5, 0.9), rng.uniform(0.75, 0.98))
-        if rng.uniform() < 0.85
-        else rgb.WHITE
-    )
-    height, petals = rng.uniform(0.55, 0.85), int(rng.integers(5, 13))
-    length = rng.uniform(0.2, 0.3)
-    wide = min(0.12, 1.25 * np.pi * 0.6 * length / petals)
-    petal = ellipsoid((0, -0.10 - length * 0.5, 0), (wide, length * 0.62, 0.035), 20, 12)
-    tipped = pt.blend(
-        pt.solid(bloom),
-        mix(bloom, colors.second, 0.5),
-        lambda p: pt.edge(0.5 * length - np.hypot(p[:, 0], p[:, 1]) + 0.1, 0.08),
-    )
-    heart_color = pick(rng, (rgb.YELLOW, rgb.BROWN, rgb.ORANGE))
-    seeds = pt.blend(pt.solid(heart_color), shade(heart_color, 0.6), pt.spots(rng, 0.05, 0.012))
-    heart = ellipsoid((0, 0, 0.02), (0.14, 0.14, 0.065), 28, 14)
-    head = [*ring_of(part("petal", petal, Paint(tipped, 0.6)), petals), part("heart", heart, Paint(seeds, 0.8))]
-    facing = shift(turn(head, "x", rng.uniform(62, 82)), (0, -0.05, height + 0.22))
-    green = vary(rng, rgb.LEAF)
-    stem = tube(
-        curve(((0, 0, 0.1), (rng.uniform(-0.1, 0.1), 0, height * 0.5), (0, -0.02, height + 0.2)), 12), 0.026, 12
-    )
-    leaf = part(
-        "leaf",
-        ellipsoid((0.16, 0, 0), (0.17, 0.065, 0.02), 20, 10),
-        Paint(pt.blend(pt.solid(green), shade(green, 0.7), lambda p: pt.edge(np.abs(p[:, 1]) - 0.012, 0.012)), 0.6),
-    )
-    parts = [*facing, part("stem", stem, Paint(green, 0.6))]
-    for angle, z in ((25, 0.28), (200, 0.38), (-30, 0.46)):
-        parts += shift(turn(turn([leaf], "y", -30), "z", angle), (0, 0, 0.1 + z * height))
-    return parts + _stand(rng, colors)
-
-
-def _stand(rng: np.random.Generator, colors: Palette) -> list[ObjectPart]:
-    if rng.uniform() < 0.5:
-        return [part("grass", lathe([(0.26, 0.06), (0.23, 0.10), (0.1, 0.13)], 32), Paint(vary(rng, MOUND), 0.9))]
-    pot = lathe([(0.14, -0.12), (0.19, 0.08), (0.22, 0.085), (0.22, 0.14), (0.19, 0.145)], 32)
-    paint = pt.blend(pt.solid(colors.accent), colors.second, pt.stripes(rng, (0, 0, 1), 0.11, 0.4))
-    return [
-        part("pot", pot, Paint(paint, 0.5)),
-        part("soil", lathe([(0.19, 0.12), (0.185, 0.155)], 28), Paint(rgb.BROWN, 0.95)),
     ]
