@@ -44,7 +44,7 @@ from render.procedural.objects.home import (
     tableware,
     tools,
 )
-from render.procedural.objects.plants import flowers, houseplant, nature
+from render.procedural.objects.plants import flowers, houseplant, nature, trees
 from render.procedural.objects.transport import (
     aircraft,
     cycles,
@@ -84,7 +84,7 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "castle": buildings.castle,
     "robot": toys.robot,
     "snowman": toys.snowman,
-    "tree": nature.tree,
+    "tree": trees.tree,
     "mushroom": nature.mushroom,
     "cactus": nature.cactus,
     "flower": flowers.flower,

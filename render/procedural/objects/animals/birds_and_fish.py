@@ -4,12 +4,21 @@ import numpy as np
 
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
-from render.procedural.primitives.color import Rgb, hsv, mix, palette, pick, shade, vary
+from render.procedural.primitives.color import Palette, Rgb, hsv, mix, palette, pick, shade, vary
 from render.procedural.primitives.features import bead_eye, eye
 from render.procedural.primitives.part import ObjectPart, Paint, pair, part, shift, turn
 from render.procedural.primitives.surface import Points, curve, ellipsoid, facing_side, lathe, prism, tube
 
 BEAK: Rgb = (0.97, 0.60, 0.10)
+FISH_COLORS: tuple[Rgb, ...] = (
+    (0.55, 0.58, 0.60),
+    (0.42, 0.46, 0.34),
+    (0.25, 0.40, 0.62),
+    (0.50, 0.40, 0.30),
+    (0.78, 0.36, 0.22),
+    (0.15, 0.58, 0.60),
+    (0.80, 0.76, 0.66),
+)
 
 
 def duck(rng: np.random.Generator) -> list[ObjectPart]:
@@ -105,9 +114,16 @@ def _scarf(rng: np.random.Generator, radius: float, z: float) -> list[ObjectPart
 
 
 def fish(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a banded, spotted, two-tone or plain fish with contrasting fins; its head points to the front."""
-    colors = palette(rng)
+    """Build a fish whose head points to the front: banded, spotted, two-tone or plain.
+
+    It is a deep toy fish with bright, contrasting fins, or a slender fish in natural colors.
+    """
+    slender = rng.uniform() < 0.5
+    colors = _fish_colors(rng) if slender else palette(rng)
     height, length, width = rng.uniform(0.24, 0.40), rng.uniform(0.42, 0.62), rng.uniform(0.13, 0.19)
+    if slender:
+        height, length, width = rng.uniform(0.17, 0.28), rng.uniform(0.58, 0.80), rng.uniform(0.09, 0.14)
+    eye_radius = rng.uniform(0.035, 0.055) if slender else 0.075
     place = np.linspace(0, 1, 20)
     shape = np.interp(place, [0, 0.08, 0.25, 0.45, 0.75, 0.92, 1], [0.18, 0.50, 0.88, 1.0, 0.62, 0.28, 0.22])
     spine = np.stack([0 * place, (place - 0.5) * 2 * length, 0 * place], axis=1)
@@ -126,12 +142,19 @@ def fish(rng: np.random.Generator) -> list[ObjectPart]:
     parts += pair(
         eye(
             (width * 0.62, -length * 0.72, height * 0.22),
-            0.075,
+            eye_radius,
             pick(rng, (rgb.BLACK, rgb.ORANGE, (0.2, 0.5, 0.8))),
             (0.9, -0.8, 0.05),
         )
     )
     return shift(parts + _fins(colors.accent, height, length, width), (0, 0, height + 0.18))
+
+
+def _fish_colors(rng: np.random.Generator) -> Palette:
+    """Draw colors of wild fish: gray, olive, blue, brown, red or teal, with fins of a similar color."""
+    main = vary(rng, pick(rng, FISH_COLORS))
+    second = mix(main, pick(rng, FISH_COLORS), rng.uniform(0.2, 0.6))
+    return Palette(main, second, shade(main, rng.uniform(0.6, 1.1)))
 
 
 def _fins(color: Rgb, height: float, length: float, width: float) -> list[ObjectPart]:
