@@ -241,7 +241,7 @@ def timm_model(tmp_path) -> tuple[Path, Path]:
     """A model whose image encoder is a timm network, and a file like that of its pretrained weights."""
     micro = micro_model()
     with seeded(0):
-        encoder = build_image_encoder(TimmEncoder("test_efficientnet", MICRO.tower.embed_dim, 32))
+        encoder = build_image_encoder(TimmEncoder("test_efficientnet", MICRO.tower.embed_dim, 32, color_grid=1))
     model = assemble(micro.unet, micro.vae, encoder, micro.spec, device=CPU)
     save_model(model, tmp_path / "model")
     tensors = [*encoder.visual.trunk.state_dict().values()]
@@ -261,6 +261,7 @@ def test_the_classifier_of_the_pretrained_network_is_used(objects, timm_model, t
     run(parse([*arguments, "--backbone", str(file)]))
     known = read_known(folder)
     assert known.kinds == ("banana", "cat", "snowman")
+    assert known.num_colors == 3
     assert known.classes.pairs.tolist() == [[954, 0], *([number, 1] for number in (281, 282, 283, 284, 285))]
     assert known.statistics["groups"][VALIDATION]["warned_share"] <= 0.1
     image = ("a.png", np.zeros((32, 32, 3), np.float32))

@@ -25,6 +25,6 @@ EMBEDDED_UNET: Final = UNetShape(
     token_width=304,
     norm_groups=16,
 )
-"""UNet of the bundled model, with 34.5 million parameters."""
+"""UNet of the bundled model, with 34.7 million parameters."""
 SD21_UNET: Final = UNetShape(4, 32, (320, 640, 1280, 1280), (True, True, True, False), 2, 64, 1024)
 """UNet of Stable Diffusion 2.1 and MVDream."""

@@ -48,7 +48,7 @@ def model_settings(model: FrozenParts) -> dict[str, Any]:
 
 
 def image_encoder_sha256(image_encoder: ImageEncoder) -> str:
-    """Return a SHA-256 of the weights and of the settings that also change embeddings.
+    """Return a SHA-256 of the weights, and of the settings that are not visible in the weights.
 
     The settings are `object_fill` unless None, `resize_mode` unless "antialiased", and `num_colors` unless 0.
     """

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from dataset.errors import UserError
 from dataset.images.prepare import WHITE_LEVEL
+from train.model.color_grid import color_grid
 from train.model.timm_encoder import TimmEncoder, TimmVisual
 
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)  # open_clip's OPENAI_DATASET_MEAN and _STD
@@ -91,7 +92,7 @@ class ImageEncoder(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Number of channels of an embedding."""
-        return int(self.visual.output_dim)  # type: ignore[arg-type]
+        return int(self.visual.output_dim) + self.num_colors  # type: ignore[arg-type]
 
     @property
     def object_fill(self) -> float | None:
@@ -105,20 +106,29 @@ class ImageEncoder(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Return the float32 embeddings [b, c] of images [b, 3, h, w] in [0, 1] on white."""
-        pixels = self.preprocess(rgb, _square_size(self.visual))
-        embedding: Tensor = self.visual(pixels.to(next(self.visual.parameters()).dtype))
-        return embedding.float()
+        centered = self._centered(rgb, _square_size(self.visual))
+        pixels = self._normalized(centered).to(next(self.visual.parameters()).dtype)
+        embedding: Tensor = self.visual(pixels).float()
+        if not isinstance(self.spec, TimmEncoder) or self.spec.color_grid is None:
+            return embedding
+        return torch.cat([embedding, color_grid(centered, self.spec.color_grid)], 1)
 
     def preprocess(self, rgb: Tensor, size: int) -> Tensor:
         """Return images [b, 3, h, w] in [0, 1] on white, resized, centered and normalized: float32 [b, 3, size, size].
 
         The images are centered only if `object_fill` is set.
         """
+        return self._normalized(self._centered(rgb, size))
+
+    def _normalized(self, centered: Tensor) -> Tensor:
+        return (centered - self.mean.float()) / self.std.float()
+
+    def _centered(self, rgb: Tensor, size: int) -> Tensor:
         released = self.resize_mode == "released_isotropic3d"
         resized = released_resize(rgb.float(), size) if released else resize(rgb.float(), size).clamp(0, 1)
         if self.object_fill is not None:
             resized = center_object(resized, self.object_fill)
-        return (resized - self.mean.float()) / self.std.float()
+        return resized
 
 
 def resize(images: Tensor, size: int) -> Tensor:

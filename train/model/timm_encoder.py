@@ -4,22 +4,17 @@ A network that was pretrained on photographs also recognizes photographs, unlike
 on renders. `train.components.backbone` loads such weights. A trained encoder is stored with all its weights, so timm
 downloads nothing.
 
-Such a network was trained to ignore color. An encoder can therefore append the colors of the object to the embedding
-(`color_grid`), which are as exact for a photograph as for a render.
+The features of such a network contain little about colors. `ImageEncoder` can therefore append the colors of the object
+to the embedding (`train.model.color_grid`).
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dataset.errors import UserError
-from dataset.images.prepare import WHITE_LEVEL
-
-_COLOR_SCALE: Final = 6.0  # the standard deviation of the colors over renders is then about that of the other channels
-_CELL_PRIOR: Final = 0.05  # weight of the object's mean color in the color of a cell, as a fraction of the cell
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,8 @@ class TimmEncoder:
     hidden_width: int | None = None
     """Channels of the projection's hidden layer. None: the projection is linear."""
     color_grid: int | None = None
-    """Rows and columns of the grid of colors (`color_grid`) in the last channels of the embedding. None: no grid."""
+    """Rows and columns of the grid of colors in the last channels of the embedding (`train.model.color_grid`). None: no
+    grid."""
 
     @property
     def num_colors(self) -> int:
@@ -87,15 +83,12 @@ class TimmVisual(nn.Module):
             self.head = nn.Sequential(
                 nn.Linear(self.num_features, width), nn.GELU(), nn.Linear(width, learned, bias=False)
             )
-        self.image_size, self.output_dim, self.color_grid = spec.image_size, spec.embed_dim, spec.color_grid
+        self.image_size, self.output_dim = spec.image_size, learned
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings [b, c] of normalized images [b, 3, s, s]. With a color grid, they are float32."""
+        """Return the embeddings [b, c] of normalized images [b, 3, s, s], without a color grid."""
         embeddings: Tensor = self.head(self.trunk(images))
-        if self.color_grid is None:
-            return embeddings
-        mean, std = (each.to(images.device) for each in self.mean_and_std())
-        return torch.cat([embeddings.float(), color_grid(images * std + mean, self.color_grid)], 1)
+        return embeddings
 
     @property
     def num_features(self) -> int:
@@ -107,23 +100,3 @@ class TimmVisual(nn.Module):
         config: Any = self.trunk.default_cfg
         mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
         return mean, std
-
-
-def color_grid(rgb: Tensor, side: int) -> Tensor:
-    """Return the colors [n, 3 * side**2] of objects in a grid of `side` x `side` cells, centered and scaled.
-
-    The color of a cell is the mean over its pixels that are not white. It includes the mean color of the whole object
-    with the weight of 5 % of the cell, so that it is defined for a cell without such pixels.
-
-    Args:
-        rgb: Images [n, 3, s, s] in [0, 1] on white.
-        side: Number of rows and of columns of the grid.
-    """
-    rgb = rgb.float()
-    visible = ((1 - rgb).amax(1, keepdim=True) > WHITE_LEVEL / 255).float()
-    area = visible.mean((2, 3), keepdim=True)
-    overall = (rgb * visible).mean((2, 3), keepdim=True) / area.clamp(min=1e-6)
-    overall = torch.where(area > 0, overall, 1.0)  # an image without an object is white
-    sums, areas = (functional.adaptive_avg_pool2d(each, side) for each in (rgb * visible, visible))
-    cells = (sums + _CELL_PRIOR * overall) / (areas + _CELL_PRIOR)
-    return ((cells - 0.5) * _COLOR_SCALE).flatten(1)

@@ -12,10 +12,11 @@ from dataset.errors import UserError
 from tests.support.train_micro import CPU, micro_model
 from train.convert.checkpoint_file import parse_notes
 from train.export import ExportArgs, export
+from train.model.color_grid import COLOR_SCALE
 from train.model.fingerprint import image_encoder_sha256
 from train.model.image_encoder import build_image_encoder, center_object, load_image_encoder, resize, save_image_encoder
 from train.model.multiview import assemble, load_model, save_model
-from train.model.timm_encoder import TimmEncoder, TimmVisual, color_grid
+from train.model.timm_encoder import TimmEncoder, TimmVisual
 
 SPEC = TimmEncoder("test_efficientnet", embed_dim=32, image_size=48, object_fill=0.75)
 
@@ -48,47 +49,38 @@ def test_the_projection_may_have_a_hidden_layer(tmp_path: Path) -> None:
     assert shapes == [(24, encoder.visual.num_features), (24,), (32, 24)]
 
 
-def test_the_colors_of_a_grid_are_means_over_the_pixels_of_the_object() -> None:
-    """A red and blue object on white: three cells have its colors, the fourth, which is empty, their mean."""
-    rgb = torch.ones(1, 3, 40, 40)
-    red, blue = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.7])
-    rgb[0, :, 10:20, 10:20] = red[:, None, None]
-    rgb[0, :, 10:20, 20:30] = rgb[0, :, 20:30, 10:20] = blue[:, None, None]
-    colors = color_grid(rgb, 2).view(3, 2, 2) / 6 + 0.5
-    overall = (red + 2 * blue) / 3
-    torch.testing.assert_close(colors[:, 0, 0], (0.25 * red + 0.05 * overall) / 0.3)
-    torch.testing.assert_close(colors[:, 0, 1], (0.25 * blue + 0.05 * overall) / 0.3)
-    torch.testing.assert_close(colors[:, 1, 1], overall)
-    torch.testing.assert_close(color_grid(torch.ones(1, 3, 40, 40), 2), torch.full((1, 12), 3.0))
-
-
-def test_an_encoder_with_a_color_grid_appends_the_colors_of_the_centered_object(tmp_path: Path) -> None:
-    """An object in a corner of its image has the same colors as in the middle, and another size does not matter."""
-    spec = replace(SPEC, embed_dim=44, color_grid=2)
+@pytest.mark.parametrize("hidden_width", [None, 24])
+def test_an_encoder_with_a_color_grid_appends_the_colors_of_the_centered_object(
+    hidden_width: int | None, tmp_path: Path
+) -> None:
+    """An object in a corner of its image, red at the left and blue at the right, has the same colors in the middle."""
+    spec = replace(SPEC, embed_dim=44, hidden_width=hidden_width, color_grid=2)
     encoder = build_image_encoder(spec).eval()
     middle, corner = torch.ones(2, 1, 3, 48, 48)
-    middle[..., 6:42, 6:42] = torch.tensor([0.2, 0.4, 0.6])[:, None, None]
-    corner[..., :12, :12] = torch.tensor([0.2, 0.4, 0.6])[:, None, None]
+    red, blue = torch.tensor([[0.8, 0.2, 0.1], [0.1, 0.3, 0.9]])[:, :, None, None]
+    middle[..., 6:42, 6:24], middle[..., 6:42, 24:42] = red, blue
+    corner[..., :18, :9], corner[..., :18, 9:18] = red, blue
     save_image_encoder(encoder, tmp_path)
     again = load_image_encoder(tmp_path)
     assert (again.embed_dim, again.num_colors, again.spec) == (44, 12, spec)
     with torch.no_grad():
         embeddings = again(torch.cat([middle, corner]))
         assert torch.equal(embeddings, encoder(torch.cat([middle, corner])))
-    assert embeddings.shape == (2, 44)
-    expected = 6 * (torch.tensor([0.2, 0.4, 0.6]) - 0.5)
-    colors = embeddings[:, 32:].view(2, 3, 4)
-    torch.testing.assert_close(colors[0], expected[:, None].expand(3, 4), atol=0.15, rtol=0)
-    torch.testing.assert_close(colors[1], colors[0], atol=0.6, rtol=0)  # enlarged three times, so the edges are blurred
+    assert embeddings.shape == (2, again.embed_dim)
+    assert embeddings.dtype == torch.float32
+    colors = embeddings[:, 32:].view(2, 3, 2, 2) / COLOR_SCALE + 0.5
+    for column, color in enumerate((red, blue)):
+        expected = color.view(1, 3, 1).expand(2, 3, 2)
+        torch.testing.assert_close(colors[..., column], expected, atol=0.15, rtol=0)  # the edges are blurred with white
     plain = build_image_encoder(replace(spec, embed_dim=32, color_grid=None))
     plain.visual.load_state_dict(encoder.visual.state_dict())
     assert image_encoder_sha256(plain) != image_encoder_sha256(encoder)
 
 
-@pytest.mark.parametrize("side", [0, 4])
-def test_a_color_grid_leaves_channels_for_the_network(side: int) -> None:
+@pytest.mark.parametrize(("side", "embed_dim"), [(0, 32), (4, 32), (2, 12)])
+def test_a_color_grid_leaves_channels_for_the_network(side: int, embed_dim: int) -> None:
     with pytest.raises(ValueError, match=f"color_grid is {side}"):
-        replace(SPEC, color_grid=side)
+        replace(SPEC, embed_dim=embed_dim, color_grid=side)
 
 
 def test_half_precision_is_stored_and_computed_in_float32(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class KnownObjects:
     """How the threshold was found, for people to read."""
     classes: KnownClasses | None = None
     num_colors: int = 0
-    """The last channels of an embedding that are colors (`train.model.timm_encoder.color_grid`)."""
+    """The last channels of an embedding that are colors (`train.model.color_grid`)."""
 
     def project(self, embeddings: Tensor) -> Tensor:
         """Return the directions [n, d] of embeddings [n, c]: centered, projected, and scaled to length 1."""
@@ -217,7 +217,7 @@ def read_known(folder: Path) -> KnownObjects | None:
             embeddings=Int8Rows(tensors["embeddings"], tensors["embedding_scale"].float()),
             kind_numbers=tensors["kind_numbers"].long(),
             num_renders=int(settings["num_renders"]),
-            num_colors=int(settings["num_colors"]),
+            num_colors=int(settings.get("num_colors", 0)),
             kinds=kinds,
             threshold=float(settings["threshold"]),
             image_encoder_sha256=str(settings["image_encoder_sha256"]),

@@ -158,9 +158,10 @@ def test_the_weights_of_the_representatives_add_up_to_one():
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
-    write_known(replace(AXES, statistics={"views": 4}), tmp_path)
+    written = replace(AXES, statistics={"views": 4}, num_colors=2)
+    write_known(written, tmp_path)
     known = read_known(tmp_path)
-    for name, value in vars(replace(AXES, statistics={"views": 4})).items():
+    for name, value in vars(written).items():
         assert same(getattr(known, name), value), name
     copy_known(tmp_path, tmp_path / "other")
     assert (tmp_path / "other" / KNOWN_FOLDER / "known.json").is_file()
@@ -169,6 +170,16 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     remove_known(tmp_path)
     copy_known(tmp_path, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_table_without_the_number_of_colors_has_none(tmp_path):
+    """Tables that were written before there were colors are read."""
+    write_known(AXES, tmp_path)
+    path = tmp_path / KNOWN_FOLDER / "known.json"
+    settings = json.loads(path.read_text())
+    del settings["num_colors"]
+    path.write_text(json.dumps(settings))
+    assert read_known(tmp_path).num_colors == 0
 
 
 def same(found: object, value: object) -> bool:
@@ -227,6 +238,8 @@ DAMAGES = {
     "a kind without a render": lambda folder: damage_json(folder, num_renders=2),
     "other type": lambda folder: damage_tensor(folder, "embeddings", torch.full((3, 3), torch.nan)),
     "no renders": lambda folder: damage_json(folder, num_renders=0),
+    "fewer than no colors": lambda folder: damage_json(folder, num_colors=-1),
+    "more colors than channels": lambda folder: damage_json(folder, num_colors=4),
     "more renders than representatives": lambda folder: damage_json(folder, num_renders=4),
     "other scale": lambda folder: damage_tensor(folder, "embedding_scale", torch.ones(2)),
     "other shape": lambda folder: damage_tensor(folder, "mean", torch.zeros(4)),
