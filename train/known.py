@@ -23,8 +23,8 @@ from dataset.format.schema import VIEWS_PER_SET
 from dataset.images.decode import image_files
 from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
-from dataset.reading.csv_table import LABELS_FILE, read_csv_table, read_labels
 from dataset.reading.filters import TEST_SHARE, VALIDATION_SHARE
+from dataset.reading.labels import read_image_table, read_object_labels
 from dataset.reading.latent_set import open_views
 from dataset.reading.shard_set import ShardSet
 from train.components.drawings import Drawings, read_drawings
@@ -320,16 +320,16 @@ def read_calibration(photos: Path | None, unknown: Sequence[Path], labels: Path 
     """Return the image files of --photos and --unknown, and the kinds of objects in the file of --labels.
 
     Raises:
-        UserError: A folder has no images, or a CSV file is missing or malformed.
+        UserError: A folder has no images, or a CSV file is missing or malformed, or names a file outside of its folder.
     """
     known: tuple[Path, ...] = ()
     others = image_files(unknown)
     if photos is not None:
         remedy = "make the folder with python -m examples.photos, or write a CSV file with the columns file and known"
-        rows = read_csv_table(photos / LABELS_FILE, ("file", "known"), remedy)
-        known = tuple(photos / row["file"] for _, row in rows if row["known"] == "yes")
-        others += tuple(photos / row["file"] for _, row in rows if row["known"] == "no")
-    return Calibration(known, others, read_labels([] if labels is None else [labels]))
+        rows = read_image_table(photos, ("file", "known"), remedy)
+        known = tuple(row.path for row in rows if row.cells["known"] == "yes")
+        others += tuple(row.path for row in rows if row.cells["known"] == "no")
+    return Calibration(known, others, read_object_labels([] if labels is None else [labels]))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataset.errors import UserError, one_line, run_cli
 from dataset.io.files import write_file_atomic
-from dataset.reading.csv_table import LABELS_FILE, read_csv_table
+from dataset.reading.csv_table import read_csv_table
+from dataset.reading.labels import LABELS_FILE
 from examples.debian_package import package_files
 
 logger = logging.getLogger(__name__)

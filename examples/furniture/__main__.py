@@ -15,11 +15,10 @@ from typing import Annotated
 import tyro
 
 from dataset.errors import UserError, run_cli
+from dataset.reading.labels import LABELS_FILE
 from examples.debian_package import package_files
 from examples.furniture.convert import MANIFEST_COLUMNS, Options, Result, convert_library, csv_bytes, uids_of
 from render.sources.source import MANIFEST_NAME
-
-LABELS_NAME = "labels.csv"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def run(command: Furniture) -> None:
     """Convert all libraries, first into a temporary folder. Raises UserError for bad input."""
     options = Options(command.min_flatness, command.max_image_px, command.max_model_mb)
     out = command.out.absolute()
-    if out.exists() and not ((out / MANIFEST_NAME).is_file() and (out / LABELS_NAME).is_file()):
+    if out.exists() and not ((out / MANIFEST_NAME).is_file() and (out / LABELS_FILE).is_file()):
         raise UserError(
             f"{out} exists and is not a result of this command (manifest.csv or labels.csv is missing); "
             f"choose another --out, or remove {out}"
@@ -91,7 +90,7 @@ def _write_tables(folder: Path, result: Result) -> None:
     rows = sorted((uid, *row) for uid, row in zip(uids, result.rows, strict=True))
     labels = sorted(zip(uids, result.labels, strict=True))
     (folder / MANIFEST_NAME).write_bytes(csv_bytes(MANIFEST_COLUMNS, rows))
-    (folder / LABELS_NAME).write_bytes(csv_bytes(("uid", "label"), labels))
+    (folder / LABELS_FILE).write_bytes(csv_bytes(("uid", "label"), labels))
 
 
 def _report(command: Furniture, result: Result) -> None:

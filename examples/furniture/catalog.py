@@ -9,9 +9,10 @@ from typing import Final
 
 from dataset.errors import UserError
 from dataset.reading.csv_table import read_csv_table
+from dataset.reading.labels import LABELS_FILE
 
 CATALOG_FILE: Final = "PluginFurnitureCatalog.properties"
-LABELS_FILE: Final = Path(__file__).with_name("labels.csv")
+LABELS: Final = Path(__file__).with_name(LABELS_FILE)
 MAX_CATALOG_BYTES: Final = 16 << 20
 _PEOPLE: Final = frozenset({"female", "male", "boy", "girl", "mannequin"})
 _DOORS: Final = frozenset({"door", "window", "blind"})
@@ -174,5 +175,5 @@ def _unescape(match: re.Match[str]) -> str:
 @cache
 def _labels() -> dict[str, str]:
     """Return labels.csv: the label of a lower-case name, or of a model's folder."""
-    rows = read_csv_table(LABELS_FILE, ("name", "label"), "restore this file of the repository")
+    rows = read_csv_table(LABELS, ("name", "label"), "restore this file of the repository")
     return {row["name"]: row["label"] for _, row in rows}

@@ -21,14 +21,14 @@ from PIL import Image
 
 from dataset.errors import UserError, one_line, run_cli
 from dataset.io.files import write_file_atomic
-from dataset.reading.csv_table import LABELS_FILE, read_csv_table
+from dataset.reading.csv_table import read_csv_table
+from dataset.reading.labels import LABELS_FILE, PHOTO_COLUMNS, check_known
 from examples.debian_package import package_files
 from render.model_files.errors import ModelError
 from render.model_files.image_header import check_image_size
 
 logger = logging.getLogger(__name__)
 LABELS: Final = Path(__file__).with_name(LABELS_FILE)
-COLUMNS: Final = ("file", "label", "known", "style")
 _STAMPS: Final = "stamps"  # the folder of the images in the package
 
 
@@ -51,7 +51,7 @@ class Photos:
 
 def run(command: Photos) -> None:
     """Extract the labelled images that are large enough. Raises UserError for bad input."""
-    labels = read_labels(command.labels)
+    labels = read_stamp_labels(command.labels)
     if command.out.resolve().is_relative_to(command.source.resolve()):
         raise UserError(
             f"--out {command.out} is the source folder {command.source} or is inside of it; choose a folder outside"
@@ -80,13 +80,15 @@ def run(command: Photos) -> None:
     )
 
 
-def read_labels(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a label file (CSV) as image file -> column -> text. Raises UserError for an unusable file."""
-    rows = read_csv_table(path, COLUMNS, f"give --labels a CSV file with the columns {', '.join(COLUMNS)}")
+def read_stamp_labels(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of the table of labelled stamps as file in the package -> column -> text.
+
+    Raises UserError for an unusable table.
+    """
+    rows = read_csv_table(path, PHOTO_COLUMNS, f"give --labels a CSV file with the columns {', '.join(PHOTO_COLUMNS)}")
     for number, row in rows:
-        if row["known"] not in ("yes", "no", "near"):
-            raise UserError(f"{path}, line {number}: known is {row['known']!r}; it must be yes, no or near")
-    return {row["file"]: {column: row[column] for column in COLUMNS} for _, row in rows}
+        check_known(f"{path}, line {number}", row["known"])
+    return {row["file"]: {column: row[column] for column in PHOTO_COLUMNS} for _, row in rows}
 
 
 def visible_px(data: bytes, name: str) -> int:
@@ -143,7 +145,7 @@ def _report_left_out(
 
 def _csv_bytes(rows: list[dict[str, str]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, PHOTO_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

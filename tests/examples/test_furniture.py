@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.errors import UserError
 from examples.furniture import catalog, convert
 from examples.furniture.__main__ import Furniture, run
-from examples.furniture.catalog import LABELS_FILE, spdx_license
+from examples.furniture.catalog import LABELS, spdx_license
 from examples.furniture.convert import rotate_obj
 from render.sources.model_file import referenced_files
 from render.sources.source import SourceSelection, assets, parse_source
@@ -103,7 +103,7 @@ def test_labels_merge_names_of_one_kind(tmp_path):
 
 
 def test_each_name_has_one_label():
-    names = [row["name"] for row in rows(LABELS_FILE)]
+    names = [row["name"] for row in rows(LABELS)]
     assert len(set(names)) == len(names)
 
 

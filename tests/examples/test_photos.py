@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dataset.errors import UserError
-from examples.furniture.catalog import LABELS_FILE as FURNITURE_LABELS
-from examples.photos.__main__ import LABELS, Photos, read_labels, run, visible_px
+from examples.furniture.catalog import LABELS as FURNITURE_LABELS
+from examples.photos.__main__ import LABELS, Photos, read_stamp_labels, run, visible_px
 from render.procedural.catalog import KINDS
 from tests.support.debian import make_deb
 
@@ -115,13 +115,13 @@ def test_wrong_input_is_one_clear_error(tmp_path):
     ("line", "message"),
     [
         ("a.png,cat,perhaps,photo", "known is 'perhaps'; it must be yes, no or near"),
-        ("a.png,,yes,photo", "nothing in the column label; fill in the columns file, label, known, style"),
-        ("a.png,cat", "nothing in the column known and style; fill in"),
+        ("a.png,,yes,photo", "nothing in the column label; fill in the columns file, label, known and style"),
+        ("a.png,cat", "nothing in the columns known and style; fill in"),
     ],
 )
 def test_a_bad_label_file_names_the_line(tmp_path, line, message):
     with pytest.raises(UserError, match=rf"table\.csv, line 2: {message}"):
-        read_labels(labels_file(tmp_path, line))
+        read_stamp_labels(labels_file(tmp_path, line))
 
 
 def test_only_the_visible_part_counts():
@@ -130,7 +130,7 @@ def test_only_the_visible_part_counts():
 
 
 def test_labels_name_enough_images_and_agree_with_the_training_kinds():
-    table = read_labels(LABELS).values()
+    table = read_stamp_labels(LABELS).values()
     known, unknown, near = ({row["label"] for row in table if row["known"] == k} for k in ("yes", "no", "near"))
     assert sum(row["known"] == "yes" for row in table) >= 60
     assert sum(row["known"] == "no" for row in table) >= 40

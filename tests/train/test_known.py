@@ -136,7 +136,14 @@ def test_without_validation_objects_photographs_are_needed(base, photos, capsys)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("file,label\na.png,cat\n", "lacks the column known"), ("file,known\n", "no rows"), (None, "cannot be read")],
+    [
+        ("file,label\na.png,cat\n", "lacks the column known"),
+        ("file,known\n", "no rows"),
+        (None, "cannot be read"),
+        ("file,known\na.png,near\nb.png,Yes\n", "line 3: known is 'Yes'; it must be yes, no or near"),
+        ("file,known\na.png,yes\n../b.png,no\n", r"line 3: \.\./b\.png is outside of the folder"),
+        ("file,known\n../b.png,yes\n", r"line 2: \.\./b\.png is outside of the folder"),
+    ],
 )
 def test_a_folder_without_proper_labels_is_refused(content, message, tmp_path):
     if content is not None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.errors import UserError
 from dataset.images.prepare import prepare_image
-from dataset.reading.csv_table import LABELS_FILE, read_csv_table
+from dataset.reading.labels import read_image_table
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,7 @@ def read_drawings(folder: Path, image_size: int) -> Drawings:
         UserError: labels.csv is missing, malformed or without rows, a file lies outside of the folder, or an image
             cannot be read.
     """
-    table = folder / LABELS_FILE
     remedy = "make the folder with python -m examples.emoji, or write a CSV file with the columns file and label"
-    rows = read_csv_table(table, ("file", "label"), remedy)
-    images, root = [], folder.resolve()
-    for number, row in rows:
-        path = (folder / row["file"]).resolve()
-        if not path.is_relative_to(root):
-            raise UserError(f"{table}, line {number}: {row['file']} is outside of {folder}; remove the row")
-        images.append(torch.from_numpy(prepare_image(path, image_size).rgba))
-    return Drawings(torch.stack(images), tuple(row["label"] for _, row in rows))
+    rows = read_image_table(folder, ("file", "label"), remedy)
+    images = [torch.from_numpy(prepare_image(row.path, image_size).rgba) for row in rows]
+    return Drawings(torch.stack(images), tuple(row.cells["label"] for row in rows))

@@ -12,7 +12,7 @@ import torch
 
 from dataset.errors import UserError
 from dataset.io.lock import locked_folder
-from dataset.reading.csv_table import read_labels
+from dataset.reading.labels import read_object_labels
 from distill.evaluate.photos.class_bank import FittedRules, fit_rules, open_bank, select_renders
 from distill.evaluate.photos.config import PhotoEvaluationArgs, check_args
 from distill.evaluate.photos.images import LabelledImage, read_images, select_images
@@ -54,7 +54,7 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
     """
     check_args(args)
     sets = [open_images(url) for url in args.shards]
-    renders = select_renders(sets, read_labels(args.labels), args.objects_per_kind)
+    renders = select_renders(sets, read_object_labels(args.labels), args.objects_per_kind)
     kinds = {each.kind for each in renders}
     matching = select_images(read_images(args.images), args.files)
     images = [each for each in matching if each.label in kinds][: args.max_images]

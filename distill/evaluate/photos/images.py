@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Final
 
 from dataset.errors import UserError
-from dataset.reading.csv_table import LABELS_FILE, read_csv_table
+from dataset.reading.labels import PHOTO_COLUMNS, read_image_table
 from distill.evaluate.photos.class_bank import stable_hash
-
-_COLUMNS: Final = ("file", "label", "known", "style")
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,21 @@ def read_images(folder: Path) -> list[LabelledImage]:
     """Return the images of known kinds that labels.csv in a folder lists.
 
     Raises:
-        UserError: labels.csv or an image is missing, a row is incomplete, or two images have the same name.
+        UserError: labels.csv or an image is missing, a row is incomplete or invalid, or two images have the same name.
     """
-    table = folder / LABELS_FILE
     remedy = (
-        f"make the folder with python -m examples.photos, or write a CSV file with the columns {', '.join(_COLUMNS)}"
+        "make the folder with python -m examples.photos, or write a CSV file with the columns "
+        f"{', '.join(PHOTO_COLUMNS)}"
     )
     images: dict[str, LabelledImage] = {}
-    for number, row in read_csv_table(table, _COLUMNS, remedy):
-        image = LabelledImage(folder / row["file"], row["label"], row["style"])
-        if row["known"] != "yes":
+    for row in read_image_table(folder, PHOTO_COLUMNS, remedy):
+        if row.cells["known"] != "yes":
             continue
+        image = LabelledImage(row.path, row.cells["label"], row.cells["style"])
         if not image.path.is_file():
-            raise UserError(f"{table}, line {number}: {image.path} does not exist; restore the image or remove the row")
+            raise UserError(f"{row.place}: {image.path} does not exist; restore the image or remove the row")
         if image.name in images:
-            raise UserError(f"{table}, line {number}: a second image is called {image.name}; rename one of them")
+            raise UserError(f"{row.place}: a second image is called {image.name}; rename one of them")
         images[image.name] = image
     return list(images.values())
 

@@ -46,7 +46,7 @@ def test_bad_folders_are_one_clear_error(folder: Path) -> None:
     outside = folder / "inside"
     outside.mkdir()
     (outside / "labels.csv").write_text("file,label\n../a.png,cat\n")
-    with pytest.raises(UserError, match=r"labels\.csv, line 2: \.\./a\.png is outside of"):
+    with pytest.raises(UserError, match=r"labels\.csv, line 2: \.\./a\.png is outside of the folder"):
         read_drawings(outside, 32)
     (folder / "labels.csv").write_text("file,label\nnone.png,cat\n")
     with pytest.raises(UserError, match=r"none\.png"):

@@ -10,6 +10,7 @@ from tests.support.paths import ROOT
 
 
 def folder(tmp_path: Path, *rows: str) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "labels.csv").write_text("\n".join(["file,label,known,style", *rows]) + "\n")
     for row in rows:
         (tmp_path / row.split(",")[0]).write_bytes(b"")
@@ -25,12 +26,18 @@ def test_images_of_known_kinds_are_read(tmp_path):
     ("rows", "message"),
     [
         (["a.png,,yes,photo"], r"labels\.csv, line 2: nothing in the column label; fill in"),
+        (["a.png,cat,no,photo", "b.png,cat,Yes,photo"], r"labels\.csv, line 3: known is 'Yes'; it must be yes, no or"),
+        (["../a.png,cat,yes,photo"], r"labels\.csv, line 2: \.\./a\.png is outside of the folder"),
+        (
+            ["a.png,cat,yes,photo", "../a.png,cat,no,photo"],
+            r"labels\.csv, line 3: \.\./a\.png is outside of the folder",
+        ),
         (["a.png,cat,yes,photo", "a.jpg,cat,yes,photo"], "line 3: a second image is called a;"),
     ],
 )
 def test_bad_rows_are_refused(tmp_path, rows, message):
     with pytest.raises(UserError, match=message):
-        read_images(folder(tmp_path, *rows))
+        read_images(folder(tmp_path / "images", *rows))
 
 
 def test_missing_files_are_refused(tmp_path):
