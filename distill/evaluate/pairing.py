@@ -32,7 +32,8 @@ Labels = Literal["auto", "relative", "absolute"]
 FIELD: Final = "field.safetensors"
 MESH: Final = "mesh.glb"
 INPUT_IMAGE: Final = "input.png"
-_COLUMNS: Final = ("run", "uid", "view")
+_REQUIRED: Final = ("run", "uid")  # columns of a table of runs
+_OPTIONAL: Final = ("view",)
 _TABLE_REMEDY: Final = "give a CSV file with the header run,uid,view, or a JSON list of objects with these keys"
 _MIN_PSNR_DB: Final = 25.0  # smallest PSNR of a run's image and the view it was made from
 _MIN_MARGIN_DB: Final = 1.0  # smallest difference to the PSNR of the second most similar view
@@ -115,32 +116,49 @@ def read_table(path: Path) -> list[AssetEntry]:
             row in a CSV file, and its number in a JSON list.
     """
     if path.suffix == ".json":
-        rows = [(f"{path}, row {number} (counted from 1)", row) for number, row in enumerate(_json_rows(path), 1)]
+        rows = _json_rows(path)
     else:
-        rows = [(f"{path}, line {line}", row) for line, row in read_csv_table(path, ("run", "uid"), _TABLE_REMEDY)]
+        table = read_csv_table(path, _REQUIRED, _TABLE_REMEDY, optional=_OPTIONAL)
+        rows = [(f"{path}, line {line}", row) for line, row in table]
     return [_entry(path.parent, place, row) for place, row in rows]
 
 
-def _json_rows(path: Path) -> list[Any]:
+def _json_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return each row of a JSON list as the pair (its place for messages, the row)."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable table ({one_line(error)}); {_TABLE_REMEDY}") from error
     if not isinstance(rows, list) or not rows:
         raise UserError(f"the table {path} has no rows; {_TABLE_REMEDY}")
-    return rows
+    places = [f"{path}, row {number} (counted from 1)" for number in range(1, len(rows) + 1)]
+    return [(place, _json_row(place, row)) for place, row in zip(places, rows, strict=True)]
 
 
-def _entry(folder: Path, place: str, row: Any) -> AssetEntry:
+def _json_row(place: str, row: Any) -> dict[str, str]:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: not a JSON object; {_TABLE_REMEDY}")
+    columns = (*_REQUIRED, *_OPTIONAL)
+    if unknown := sorted(row.keys() - set(columns)):
+        keys, them = ("keys", "them") if len(unknown) > 1 else ("key", "it")
+        raise UserError(
+            f"{place}: unknown {keys} {', '.join(map(repr, unknown))}; rename or remove {them} (a row may have the "
+            f"keys {', '.join(columns)})"
+        )
+    values = {name: "" if row.get(name) is None else row[name] for name in columns}
+    if not all(isinstance(value, str) for value in values.values()) or not all(values[name] for name in _REQUIRED):
+        raise UserError(
+            f"{place}: run or uid is missing, or a value is not text; give a run and a uid in each row, and "
+            "optionally a view"
+        )
+    return values
+
+
+def _entry(folder: Path, place: str, row: Mapping[str, str]) -> AssetEntry:
     """Return the entry of a row. `folder` is the folder of the table; `place` is the place of the row, for messages."""
-    unknown = sorted(map(str, row.keys() - set(_COLUMNS))) if isinstance(row, dict) else ["no JSON object"]
-    values = [] if unknown else [row.get(name) or "" for name in _COLUMNS]
-    if unknown or not all(isinstance(value, str) for value in values) or not (values[0] and values[1]):
-        problem = f"unknown columns: {', '.join(unknown)}" if unknown else "run or uid missing, or not text"
-        raise UserError(f"{place}: {problem}; give a run and a uid in each row, and optionally a view")
-    run, uid, view = values
+    view = row.get("view")
     try:
-        return AssetEntry(folder / run, uid, view_number(view) if view else None)
+        return AssetEntry(folder / row["run"], row["uid"], view_number(view) if view else None)
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 
