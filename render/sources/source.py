@@ -4,7 +4,6 @@ Listing opens no model file and does not import Blender. If a model file cannot 
 object of this file fails.
 """
 
-import csv
 import hashlib
 import logging
 import os
@@ -12,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +19,7 @@ from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset, escape_name
 from dataset.format.schema import check_uid
 from dataset.io.files import json_bytes
-from dataset.reading.csv_table import not_utf8
+from dataset.reading.csv_table import columns_text, not_utf8, numbered_lines, repeated_columns
 from render.settings import MODEL_SUFFIXES
 from render.sources.licenses import spdx
 
@@ -304,6 +302,8 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
 
     Raises UserError when the file cannot be read or, if `required`, lacks a column.
     """
+    # `read_csv_table` is not used: the file may be another program's, whose encoding and columns are an error only if
+    # it is required or has rows that apply.
     try:
         data = path.read_bytes()
         text, fault = data.decode("utf-8-sig"), None  # Excel begins the file with a byte order mark
@@ -311,28 +311,48 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
         raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:  # it may be another program's file
         text, fault = data.decode("latin-1"), error
-    try:
-        reader = csv.DictReader(StringIO(text, newline=""))
-        missing = {"uid", "file"} - set(reader.fieldnames or ())
-        numbered = [] if missing else [(reader.line_num, row) for row in reader]
-        for number, row in numbered:
-            if not row["uid"] or not row["file"]:
-                raise UserError(f"{path}, line {number}: the column uid or file is empty; fill in both columns")
-        rows = [row for _, row in numbered if applies(row)]
-    except UserError:
-        raise
-    except (csv.Error, ValueError) as error:  # the latter: a NUL in a path
-        raise UserError(
-            f"{path} is not a usable CSV file ({error}); write a table with the columns uid, file, license and author"
-        ) from error
-    if fault is not None and (rows or required):
-        raise not_utf8(path, fault)
-    if missing and required:
-        raise UserError(
-            f"{path} lacks the column {' and '.join(sorted(missing))}; the first line must name the columns, such as "
-            "uid,file,license,author"
-        )
+    lines = numbered_lines(text, path, strict=False)
+    first, header = next(lines, (1, []))
+    if required:
+        _check_ours(path, fault, first, header)
+    elif not {"uid", "file"} <= set(header):
+        return []
+    rows = []
+    for number, cells in lines:
+        row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
+        if not row["uid"] or not row["file"]:
+            raise UserError(f"{path}, line {number}: the column uid or file is empty; fill in both columns")
+        if "\0" in row["file"]:
+            raise UserError(f"{path}, line {number}: the path contains a NUL character; write the path without it")
+        rows += [row] if applies(row) else []
+    if rows:
+        _check_ours(path, fault, first, header)
     return rows
+
+
+def _check_ours(path: Path, fault: UnicodeDecodeError | None, number: int, header: Sequence[str]) -> None:
+    """Check the encoding and the header of a manifest that lists files of the folder.
+
+    Args:
+        path: The manifest.
+        fault: The error of decoding it as UTF-8, if any.
+        number: The line of the header.
+        header: The names of the columns.
+
+    Raises UserError if it is not UTF-8, lacks a column or has two columns of the same name.
+    """
+    if fault is not None:
+        raise not_utf8(path, fault)
+    if missing := [column for column in ("uid", "file") if column not in header]:
+        raise UserError(
+            f"{path}, line {number}: lacks the {columns_text(missing)} (this line must name the columns); write a "
+            "table with the columns uid, file, license and author"
+        )
+    if repeated := repeated_columns(header):
+        raise UserError(
+            f"{path}, line {number}: names the {columns_text(repeated)} more than once; rename or remove the "
+            "additional ones"
+        )
 
 
 def _row_asset(row: dict[str, str], manifest: Path, root: Path) -> Asset:

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from dataset.errors import UserError
-from dataset.format.manifest import MANIFEST_FILE, Manifest, write_manifest
+from dataset.format.manifest import MANIFEST_FILE, UNKNOWN, Manifest, write_manifest
 from render.procedural.catalog import uid_of
 from render.sources.source import SourceSelection, assets, fingerprint, parse_source
 from tests.support.paths import SHARED_FOLDER
@@ -97,14 +97,35 @@ def test_a_manifest_is_the_list(tmp_path, where):
         ("uid,file\na.b,a.glb\n", "is invalid; use 1 to 128"),
         ("uid,file\n,a.glb\n", "line 2"),
         ("uid,file\nx,a.glb\n\ny\n", "line 4"),
-        ("name,file\nx,a.glb\n", "lacks the column uid"),
+        ('uid,title,file\nx,"two\nlines",a.glb\n\ny,"two\nlines",\n', r"manifest\.csv, line 5: the column uid or file"),
+        ("uid,file\rx,a.glb\r\ry\r", r"manifest\.csv, line 4: the column uid or file"),
+        ("name,file\nx,a.glb\n", r"manifest\.csv, line 1: lacks the column uid \("),
+        ("\nname;file\nx;a.glb\n", r"manifest\.csv, line 2: lacks the columns uid and file \("),
+        ("", r"manifest\.csv, line 1: lacks the columns uid and file \("),
+        ("uid,file,file\nx,b.glb,a.glb\n", r"manifest\.csv, line 1: names the column file more than once; rename"),
+        ("uid,file,file\nx,b.glb,\n", r"manifest\.csv, line 1: names the column file more than once; rename"),
+        (f'uid,file\nx,a.glb\ny,"{"b" * 140_000}\n', r"manifest\.csv, line 3: not CSV \(field larger"),
     ],
 )
 def test_bad_manifests_are_refused(tmp_path, text, message):
     folder = touch(tmp_path / "things", "a.glb", "b.glb")
-    (folder / "manifest.csv").write_text(text)
+    (folder / "manifest.csv").write_bytes(text.encode())
     with pytest.raises(UserError, match=message):
         listed(folder)
+
+
+def test_repeated_columns_of_a_manifest_beside_the_folder_are_refused(tmp_path):
+    folder = touch(tmp_path / "things", "a.glb", "b.glb")
+    (tmp_path / "manifest.csv").write_text("uid,file,file\nx,things/a.glb,things/b.glb\n")
+    with pytest.raises(UserError, match=r"manifest\.csv, line 1: names the column file more than once"):
+        listed(folder)
+
+
+def test_cells_of_a_manifest_may_be_missing_or_surplus(tmp_path):
+    folder = touch(tmp_path / "things", "a.glb", "b.glb", "c.glb")
+    (folder / "manifest.csv").write_text('uid,file,license,title\na,a.glb\nb,b.glb,MIT,say "hi",more\nc,c.glb,,"x"y\n')
+    found = [(asset.uid, asset.license, asset.author, asset.title) for asset in list_assets(f"folder:{folder}")]
+    assert found == [("a", UNKNOWN, UNKNOWN, ""), ("b", "MIT", UNKNOWN, 'say "hi"'), ("c", UNKNOWN, UNKNOWN, "xy")]
 
 
 @pytest.mark.parametrize(
@@ -136,9 +157,11 @@ def test_a_manifest_in_latin_1_is_one_clear_error(tmp_path):
 
 def test_a_manifest_with_a_nul_is_one_clear_error(tmp_path):
     folder = touch(tmp_path / "things", "a.glb")
-    (tmp_path / "manifest.csv").write_bytes(b"uid,file\na,things/\0a.glb\n")
-    with pytest.raises(UserError, match=r"manifest\.csv is not a usable CSV file"):
-        listed(folder)
+    for manifest, content in ((folder, b"uid,file\na,\0a.glb\n"), (tmp_path, b"uid,file\na,things/\0a.glb\n")):
+        (manifest / "manifest.csv").write_bytes(content)
+        with pytest.raises(UserError, match=r"manifest\.csv, line 2: the path contains a NUL character"):
+            listed(folder)
+        (manifest / "manifest.csv").unlink()
 
 
 def test_names_that_are_not_utf8_are_listed_and_can_be_stored(tmp_path):
@@ -183,8 +206,15 @@ def test_special_files_and_unreadable_folders_do_not_stop_the_listing(tmp_path, 
 
 def test_a_foreign_manifest_beside_the_folder_is_not_ours(tmp_path):
     folder = touch(tmp_path / "things", "a.glb")
-    (tmp_path / "manifest.csv").write_text("something,else\n1,2\n")
-    assert list(listed(folder)) == ["a"]
+    for text in (
+        "",
+        "something,else\n1,2\n",
+        "uid,note,note\n1,2\n",
+        "file,note\n1,2\n",
+        "uid,file,file\nx,other/b.glb,other/a.glb\n",
+    ):
+        (tmp_path / "manifest.csv").write_text(text)
+        assert list(listed(folder)) == ["a"]
 
 
 @pytest.mark.parametrize(
