@@ -1,8 +1,13 @@
-"""An empty file: nothing of the object before it, and no preferences of the user."""
+"""An empty file: nothing of the object before it, and no preferences or startup file of the user."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.support.make_models import box_glb
+from tests.support.paths import ROOT
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import empty_file, scene  # noqa: E402  (they import bpy)
@@ -50,12 +55,52 @@ def test_nothing_remains_of_an_object(tmp_path):
 
 def test_the_first_file_of_a_process_resets_the_preferences():
     empty_file._reset_preferences.cache_clear()
-    bpy.context.preferences.filepaths.use_scripts_auto_execute = True
     bpy.context.preferences.edit.undo_steps = 77
     empty_file.open_empty_file()
     assert bpy.context.preferences.edit.undo_steps != 77
-    assert not bpy.context.preferences.filepaths.use_scripts_auto_execute
     bpy.context.preferences.edit.undo_steps = 77
     empty_file.open_empty_file()
     assert bpy.context.preferences.edit.undo_steps == 77
     bpy.ops.wm.read_factory_settings(use_empty=True)
+
+
+def test_scripts_in_files_are_turned_off_for_every_file():
+    for _ in range(2):
+        bpy.context.preferences.filepaths.use_scripts_auto_execute = True
+        empty_file.open_empty_file()
+        assert not bpy.context.preferences.filepaths.use_scripts_auto_execute
+
+
+SAVE_STARTUP_FILE = """
+import bpy
+bpy.ops.mesh.primitive_cube_add()
+bpy.context.scene.render.resolution_percentage = 37
+bpy.ops.wm.save_homefile()
+"""
+OPEN_EMPTY_FILE = """
+import bpy
+from render.blender.empty_file import open_empty_file
+bpy.ops.wm.read_homefile(load_ui=False)
+for _ in range(2):
+    print([obj.name for obj in bpy.data.objects], bpy.context.scene.render.resolution_percentage)
+    open_empty_file()
+print(len(bpy.data.objects), len(bpy.data.meshes), bpy.context.scene.render.resolution_percentage)
+"""
+
+
+def test_the_startup_file_of_the_user_is_not_used(tmp_path):
+    environment = {**os.environ, "BLENDER_USER_CONFIG": str(tmp_path)}
+
+    def output(code):
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=120
+        )
+        return ran.stdout.splitlines()
+
+    output(SAVE_STARTUP_FILE)
+    assert (tmp_path / "startup.blend").is_file()
+    lines = output(OPEN_EMPTY_FILE)
+    assert "'Cube'" in lines[0]
+    assert lines[0].endswith(" 37"), "Blender does not read the startup file: this test shows nothing"
+    assert lines[1:3] == ["[] 100", "0 0 100"]
