@@ -1,9 +1,10 @@
-"""Measure the CPU time per object outside sampling: `python -m benchmarks.render.setup_share --compare ../old`.
+"""Measure the CPU time per object outside sampling: `python -m benchmarks.render.setup_time --compare ../old`.
 
 One process per checkout renders procedural objects and model files, one at a time, on one thread. With `--compare`, the
 processes of the two checkouts alternate (old, new, new, old), the smaller time of each part counts, and the shards of
-both are compared. "scene" is all time outside the views. "first view" is the time that the first view takes longer than
-the others: importance map and BVH. "set-up" is the sum of both.
+both are compared. "scene" is all time outside the views. "first_view" is the time that the first view takes longer than
+the others: importance map and BVH. "setup" is the sum of both. The last line is JSON: for each part, the median of new
+time divided by old time.
 """
 
 import hashlib
@@ -14,17 +15,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import tyro
 
-MODELS: Final = Path(__file__).resolve().parents[3] / "shared" / "objects"
-SEED: Final = 0
-PARTS: Final = ("set-up", "scene", "first view", "total")
+from benchmarks.render.bench_objects import MODELS, SEED
+from dataset.errors import UserError, run_cli
+from dataset.io.paths import ROOT
+
+PARTS: Final = ("setup", "scene", "first_view", "total")
+STDERR_TAIL: Final = 2000  # characters
 Seconds = dict[str, float]
 
 
@@ -39,7 +43,7 @@ class BenchJob:
 
 
 @dataclass(frozen=True)
-class Bench:
+class SetupTimeConfig:
     """Measure the CPU time per object outside sampling."""
 
     compare: Path | None = None
@@ -53,8 +57,19 @@ class Bench:
     child: Annotated[bool, tyro.conf.arg(help="(internal) answer jobs from stdin")] = False
 
 
-def answer_jobs(bench: Bench) -> None:
-    """Render one object per line of stdin, and write a line of CPU seconds per part to the original stdout."""
+@dataclass(frozen=True, eq=False)
+class Renderer:
+    """A process that renders with the code of one checkout."""
+
+    process: subprocess.Popen[str]
+    stderr: IO[bytes]
+
+
+def answer_jobs(config: SetupTimeConfig) -> None:
+    """Render one object per line of stdin. For each, write a line of JSON to the original stdout.
+
+    The line contains the CPU seconds of each part, or, if the object cannot be rendered, the reason as "failure".
+    """
     from dataset.format.manifest import Asset
     from render.blender import cycles
     from render.blender.__main__ import allowed_cpus, hello, run_job
@@ -78,74 +93,101 @@ def answer_jobs(bench: Bench) -> None:
     for line in sys.stdin:
         tar, job = json.loads(line)[0], BenchJob(**json.loads(line)[1])
         asset = Asset(job.uid, "benchmark", "CC0-1.0", procedural_index=job.index)
-        settings = Settings(bench.resolution, bench.samples)
+        settings = Settings(config.resolution, config.samples)
         views.clear()
         started = time.process_time()
         reply = run_job(RenderJob(asset, job.path, job.sha256, SEED, settings, tar), 1)
         total = time.process_time() - started
+        answer: dict[str, Any]
         if reply.failure is not None:
-            sys.exit(f"{job.uid}: {reply.failure.message}")
-        first = views[0] - mean(views[1:])
-        parts = (total - sum(views) + first, total - sum(views), first, total)
-        os.write(replies, (json.dumps(dict(zip(PARTS, parts, strict=True))) + "\n").encode())
+            answer = {"failure": f"{reply.failure.error_class}: {reply.failure.message}"}
+        else:
+            first = views[0] - mean(views[1:])
+            parts = (total - sum(views) + first, total - sum(views), first, total)
+            answer = dict(zip(PARTS, parts, strict=True))
+        os.write(replies, (json.dumps(answer) + "\n").encode())
 
 
 @contextmanager
-def renderer(checkout: Path, bench: Bench) -> Iterator[subprocess.Popen[str]]:
+def renderer(checkout: Path, config: SetupTimeConfig) -> Iterator[Renderer]:
     """Start a process that renders with the code of a checkout."""
     command = [sys.executable, __file__, "--child"]
-    command += ["--resolution", str(bench.resolution), "--samples", str(bench.samples)]
+    command += ["--resolution", str(config.resolution), "--samples", str(config.samples)]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=checkout,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            command,
+            cwd=checkout,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        try:
+            yield Renderer(process, stderr)
+        finally:
+            process.kill()
+            with suppress(BrokenPipeError):  # text that the process has not read
+                process.communicate()
 
 
-def render(process: subprocess.Popen[str], job: BenchJob, tar: Path) -> Seconds:
-    """Let a process render an object to `tar`. Return the CPU seconds of each part."""
+def render(chosen: Renderer, job: BenchJob, tar: Path) -> Seconds:
+    """Make a process render an object to `tar`. Return the CPU seconds of each part.
+
+    Raises UserError with the reason if the object cannot be rendered or the process has ended.
+    """
+    process = chosen.process
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps([str(tar), asdict(job)]) + "\n")
-    process.stdin.flush()
+    with suppress(BrokenPipeError):  # then there is no reply
+        process.stdin.write(json.dumps([str(tar), asdict(job)]) + "\n")
+        process.stdin.flush()
     reply = process.stdout.readline()
     if not reply:
-        sys.exit(f"{job.uid}: the process has ended")
+        process.wait()
+        chosen.stderr.seek(0)
+        tail = chosen.stderr.read().decode(errors="replace")[-STDERR_TAIL:].strip()
+        raise UserError(
+            f"{job.uid}: the process ended with status {process.returncode}; the end of its output:\n{tail}"
+        )
     seconds: Seconds = json.loads(reply)
+    if "failure" in seconds:
+        raise UserError(f"{job.uid} cannot be rendered, so nothing was measured: {seconds['failure']}")
     return seconds
 
 
 def bench_jobs(count: int, models: Path) -> dict[str, list[BenchJob]]:
-    """Return `count` procedural objects and as many model files, spread evenly over the files in `models`."""
+    """Return `count` procedural objects and as many model files, spread evenly over the files in `models`.
+
+    Raises UserError if `count` is less than 1 or there are fewer files.
+    """
     from render.procedural.catalog import uid_of
 
-    found = sorted(models.resolve().glob("*/*.glb"))
-    files = found[:: max(1, len(found) // count)][:count]
+    if count < 1:
+        raise UserError(f"--objects must be at least 1, not {count}")
+    files = sorted(models.resolve().glob("*/*.glb"))
+    if len(files) < count:
+        raise UserError(
+            f"{models} contains {len(files)} files */*.glb, but --objects needs {count}; give another --models"
+        )
+    chosen = [files[i * len(files) // count] for i in range(count)]
     return {
         "procedural": [BenchJob(uid_of(i, SEED), i, "", "") for i in range(count)],
         "files": [
             BenchJob(f"{path.parent.name}-{path.stem}", None, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in files
+            for path in chosen
         ],
     }
 
 
-def main(bench: Bench) -> None:
-    here = Path(__file__).resolve().parents[2]
-    old = (bench.compare or here).resolve()
-    jobs = bench_jobs(bench.objects, bench.models)
+def main(config: SetupTimeConfig) -> None:
+    old = (config.compare or ROOT).resolve()
+    if not (old / "render" / "blender" / "__main__.py").is_file():
+        raise UserError(f"--compare {config.compare} is not a checkout of this repository: it has no render/blender")
+    jobs = bench_jobs(config.objects, config.models)
     same, rows = 0, dict[str, list[tuple[Seconds, Seconds]]]()
-    with tempfile.TemporaryDirectory() as folder, renderer(old, bench) as before, renderer(here, bench) as now:
+    with tempfile.TemporaryDirectory() as folder, renderer(old, config) as before, renderer(ROOT, config) as now:
         tars = {before: Path(folder, "old.tar"), now: Path(folder, "new.tar")}
         for process, tar in tars.items():
             render(process, jobs["procedural"][0], tar)  # warm-up
@@ -168,6 +210,9 @@ def main(bench: Bench) -> None:
     print(json.dumps({"identical_shards": same, "objects": len(every), **medians}))
 
 
-if __name__ == "__main__":
-    config = tyro.cli(Bench, prog="python -m benchmarks.render.setup_share")
+def run(config: SetupTimeConfig) -> None:
     answer_jobs(config) if config.child else main(config)
+
+
+if __name__ == "__main__":
+    run_cli(lambda: run(tyro.cli(SetupTimeConfig, prog="python -m benchmarks.render.setup_time")))
