@@ -29,7 +29,7 @@ def _environment(threads: int) -> dict[str, str]:
     """Return the environment variables of a Blender process that differ from those of this process.
 
     Blender's importers iterate over sets, so the hash seed is fixed. numpy's OpenBLAS would start a thread per CPU, and
-    idle threads of OpenBLAS wait actively: 0.17 s of CPU time per procedural object (docs/LOG.md).
+    idle threads of OpenBLAS busy-wait: 0.17 s of CPU time per procedural object, measured on 2 cores (docs/LOG.md).
     """
     return {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": str(threads)}
 

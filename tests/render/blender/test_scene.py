@@ -261,6 +261,26 @@ def test_every_map_lights_with_the_same_mean(tmp_path):
         assert hdri.strength * mean == pytest.approx(scene.MEAN_LUMINANCE, rel=1e-3)
 
 
+def test_a_map_is_measured_once_per_process(monkeypatch):
+    name, path = next(iter(environment_maps(bundled_maps()).items()))
+    measured = []
+    mean_luminance = scene._mean_luminance
+
+    def counted(image, path):
+        measured.append(path)
+        return mean_luminance(image, path)
+
+    monkeypatch.setattr(scene, "_maps", {})
+    monkeypatch.setattr(scene, "_mean_luminance", counted)
+    strengths, widths = set(), set()
+    for rotation_deg in (10.0, 20.0):
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        strengths.add(scene.light_scene(Light(name, rotation_deg), path).strength)
+        widths.add(bpy.context.scene.world.cycles.sample_map_resolution)
+    assert measured == [path]
+    assert len(strengths) == len(widths) == 1
+
+
 def test_faces_of_the_test_box_look_outwards():
     for corners in FACES.values():
         a, b, c, _ = np.array(corners)

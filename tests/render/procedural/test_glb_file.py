@@ -1,92 +1,62 @@
-"""GLB files of procedural objects: the bytes that Blender's exporter writes."""
+"""Parts of GLB files that need no Blender. tests/render/blender/test_procedural_glb.py compares whole files."""
+
+import json
+import struct
 
 import numpy as np
 import pytest
 
-from render.procedural import catalog
-from render.procedural.glb_file import GENERATOR, GlbPart, glb_bytes
-from render.procedural.primitives.color import to_linear
-from render.procedural.primitives.mesh import TEXELS, paint_texture, refined, triangulate
-from render.procedural.primitives.style import styled
+from render.procedural.glb_file import GlbPart, glb_bytes
 
-bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import procedural_glb  # noqa: E402  (it imports bpy)
-
-pytestmark = pytest.mark.integration
-
-SEED = 5
-WARNINGS_AND_ERRORS = 1
+FLAT = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+UP = np.float32([[0, 0, 1]] * 3)
+UNSIGNED_SHORT, UNSIGNED_INT = 5123, 5125
 
 
-def material(paint, rest, name):
-    """A Principled BSDF material whose base color is plain, or a texture with the baked pattern."""
-    made = bpy.data.materials.new(name)
-    made.use_nodes = True
-    shader = made.node_tree.nodes["Principled BSDF"]
-    shader.inputs["Roughness"].default_value = paint.roughness
-    shader.inputs["Metallic"].default_value = paint.metallic
-    if not callable(paint.base):
-        shader.inputs["Base Color"].default_value = (*to_linear(paint.base), 1.0)
-        return made
-    image = bpy.data.images.new(name, TEXELS, TEXELS, alpha=False)
-    rgba = np.ones((TEXELS, TEXELS, 4), np.float32)
-    rgba[..., :3] = paint_texture(rest, paint.base) / np.float32(255)
-    image.pixels.foreach_set(rgba.ravel())
-    image.pack()
-    texture = made.node_tree.nodes.new("ShaderNodeTexImage")
-    texture.image = image
-    made.node_tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
-    return made
+def part(positions=FLAT, corners=(0, 1, 2), normals=UP):
+    """A white part without an image. Texture coordinates are zero."""
+    uv = np.zeros((len(corners), 2), np.float32)
+    return GlbPart("a", positions, np.array(corners, np.int32), normals, uv, (1.0, 1.0, 1.0, 1.0), None, 1.0, 1.0)
 
 
-def export_by_blender(index, path):
-    """Write a procedural object with Blender's exporter."""
-    rng = catalog.object_rng(index, SEED)
-    parts = styled(rng, procedural_glb.BUILDERS[catalog.kind_of(index, SEED)](rng))
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    for number, item in enumerate(parts):
-        name = f"{number:02d}_{item.name}"
-        surface, rest = refined(item.surface, item.rest) if callable(item.paint.base) else (item.surface, item.rest)
-        mesh = triangulate(surface, rest)
-        data = bpy.data.meshes.new(name)
-        data.from_pydata(mesh.vertices.tolist(), [], mesh.triangles.tolist())
-        data.polygons.foreach_set("use_smooth", np.full(len(mesh.triangles), not item.flat))
-        if not item.flat:
-            data.set_sharp_from_angle(angle=procedural_glb.SHARP_ANGLE_RAD)
-        layer = data.uv_layers.new(name="UVMap")
-        layer.data.foreach_set("uv", mesh.corners_uv.astype(np.float32).ravel())
-        data.materials.append(material(item.paint, rest, name))
-        bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, data))
-    before = bpy.app.debug_value
-    bpy.app.debug_value = WARNINGS_AND_ERRORS
-    try:
-        bpy.ops.export_scene.gltf(filepath=str(path), export_format="GLB", export_yup=True, export_animations=False)
-    finally:
-        bpy.app.debug_value = before
+def parsed(glb):
+    """The document of a GLB file, and a function that returns the values of an accessor."""
+    (size,) = struct.unpack_from("<I", glb, 12)
+    document, binary = json.loads(glb[20 : 20 + size]), glb[28 + size :]
 
+    def values(accessor):
+        entry = document["accessors"][accessor]
+        view = document["bufferViews"][entry["bufferView"]]
+        kind = {5126: np.float32, UNSIGNED_SHORT: np.uint16, UNSIGNED_INT: np.uint32}[entry["componentType"]]
+        data = binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+        return np.frombuffer(data, kind).reshape(entry["count"], -1)
 
-@pytest.mark.parametrize("index", [2, 7, 11, 23, 31])
-def test_a_file_has_the_bytes_of_blenders_exporter(index, tmp_path):
-    export_by_blender(index, tmp_path / "theirs.glb")
-    procedural_glb.export(index, SEED, tmp_path / "ours.glb")
-    theirs, ours = ((tmp_path / f"{name}.glb").read_bytes() for name in ("theirs", "ours"))
-    assert GENERATOR.encode() in theirs, "another version of Blender's exporter: compare the bytes again"
-    assert ours == theirs
-
-
-def test_exporting_leaves_no_data_behind(tmp_path):
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    procedural_glb.export(2, SEED, tmp_path / "a.glb")
-    assert not len(bpy.data.meshes)
-    assert not len(bpy.data.images)
+    return document, values
 
 
 def test_defaults_are_left_out_and_equal_indices_are_shared():
-    corner, normal = np.array([0, 1, 2], np.int32), np.tile(np.float32([0, 0, 1]), (3, 1))
-    flat = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    plain = GlbPart("a", flat, corner, normal, flat[:, :2], (1.0, 1.0, 1.0, 1.0), None, 1.0, 1.0)
-    text = glb_bytes([plain, plain])
+    text = glb_bytes([part(), part()])
     assert b"pbrMetallicRoughness" not in text
     assert b"samplers" not in text
     assert text.count(b'"indices":3') == 2
     assert text.count(b'"target":34963') == 1
+
+
+@pytest.mark.parametrize(("largest", "component"), [(65534, UNSIGNED_SHORT), (65535, UNSIGNED_INT)])
+def test_the_index_65535_is_reserved_in_16_bits(largest, component):
+    positions = np.zeros((largest + 1, 3), np.float32)
+    positions[:, 0] = np.arange(largest + 1)
+    corners = np.append(np.arange(largest + 1), [largest] * (-(largest + 1) % 3))
+    document, values = parsed(glb_bytes([part(positions, corners, np.tile(UP[:1], (len(corners), 1)))]))
+    (primitive,) = document["meshes"][0]["primitives"]
+    assert document["accessors"][primitive["indices"]]["componentType"] == component
+    np.testing.assert_array_equal(values(primitive["indices"])[:, 0], corners)
+    np.testing.assert_array_equal(values(primitive["attributes"]["POSITION"]), positions)
+
+
+def test_a_zero_normal_points_up():
+    """As in Blender's exporter; glTF demands normals of length one. Normals that are rounded to zero count as zero."""
+    normals = np.float32([[0, 0, 0], [4e-5, 0, -4e-5], [0, 3, 4]])
+    document, values = parsed(glb_bytes([part(normals=normals)]))
+    written = values(document["meshes"][0]["primitives"][0]["attributes"]["NORMAL"])
+    np.testing.assert_allclose(written, [[0, 1, 0], [0, 1, 0], [0, 0.8, -0.6]], atol=1e-6)

@@ -232,11 +232,12 @@ def test_the_source_holds_what_its_objects_refer_to(worker, tmp_path):
     assert "missing-texture" in without.outcome.flags
 
 
-def test_blender_iterates_over_sets_in_one_order(worker):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blender_has_a_fixed_hash_seed_and_no_idle_threads_of_numpy(worker, threads):
     """Two custom attributes of different width failed or passed by the hash seed of the process."""
-    with worker() as opened:
+    with worker(threads=threads) as opened:
         opened.ready()
         with open(f"/proc/{opened.pid()}/environ", "rb") as file:
             environment = file.read().split(b"\0")
     assert b"PYTHONHASHSEED=0" in environment
-    assert b"OMP_NUM_THREADS=1" in environment  # idle threads of OpenBLAS would wait actively
+    assert f"OMP_NUM_THREADS={threads}".encode() in environment  # idle threads of OpenBLAS would busy-wait

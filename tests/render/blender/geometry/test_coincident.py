@@ -185,3 +185,28 @@ def test_overlaps_in_a_plane_are_those_that_clipping_finds() -> None:
     np.testing.assert_array_equal(result.doubled, expected)
     above = positions + [0, 0, 3 * SAME_PLANE] * np.repeat(np.arange(40), 3)[:, None]  # each in its own plane
     assert not plan(make(above.tolist(), np.arange(120).reshape(40, 3).tolist())).doubled.any()
+
+
+def test_overlaps_are_tested_in_the_plane_of_each_pair() -> None:
+    """Triangles in three tilted planes, in mixed order: only those of one plane are compared, along its own axes.
+
+    The planes are perpendicular to each other: with the normal of a plane at another angle, the axes of the test would
+    still separate the same triangles.
+    """
+    rng = np.random.default_rng(3)
+    flat = rng.uniform(0, 1, (160, 1, 2)) + rng.uniform(-0.1, 0.1, (160, 3, 2))
+    sides = flat[:, 1:] - flat[:, :1]
+    turned = sides[:, 0, 0] * sides[:, 1, 1] < sides[:, 0, 1] * sides[:, 1, 0]
+    flat[turned] = flat[turned][:, ::-1]
+    plane = rng.integers(0, 3, 160)
+    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    rotations = np.stack([np.roll(axes, turns, 1) for turns in range(3)])
+    points = np.einsum("tij,tkj->tki", rotations[plane][:, :, :2], flat) + 0.2 * rotations[plane][:, None, :, 2]
+    shrunk = flat + SHRINK * (flat.mean(1, keepdims=True) - flat)
+    expected = np.zeros(160, bool)
+    for a in range(160):
+        others = np.flatnonzero((plane == plane[a]) & (np.arange(160) != a))
+        expected[a] = any(overlaps_by_clipping(shrunk[a], shrunk[b]) for b in others)
+    assert 20 < expected.sum() < 140
+    result = plan(make(points.reshape(-1, 3).tolist(), np.arange(480).reshape(160, 3).tolist()))
+    np.testing.assert_array_equal(result.doubled, expected)

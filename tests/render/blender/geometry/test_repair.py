@@ -14,6 +14,7 @@ from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.geometry import repair, sides  # noqa: E402
 from render.blender.geometry.repair import pieces  # noqa: E402
+from render.blender.geometry.repair_all import repair_all  # noqa: E402
 from render.blender.geometry.sides import hide_back_faces  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -125,3 +126,29 @@ def test_a_scene_of_too_many_faces_is_rendered_as_it_is(monkeypatch: pytest.Monk
     monkeypatch.setattr(repair, "MOST_FACES", 23)  # the object has 24
     assert scene.prepare(CASES / "d3_reversed_own_vertices.glb") == ("not-repaired",)
     assert pieces() == []
+
+
+def test_coincident_faces_are_compared_by_the_windings_after_flipping() -> None:
+    """A box with inward windings and outward stored normals, and a label of another material on one of its sides.
+
+    The box is flipped. Then the label has the winding of the side below it, so the label is deleted.
+    """
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    inward = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
+    for name, faces in (("box", inward), ("label", [(5, 7, 3, 1)])):
+        mesh = bpy.data.meshes.new(name)
+        mesh.from_pydata(corners, [], faces)
+        mesh.materials.append(bpy.data.materials.new(name))
+        bpy.context.scene.collection.objects.link(bpy.data.objects.new(name, mesh))
+    box = bpy.data.meshes["box"]
+    side_normals = np.array([polygon.normal for polygon in box.polygons])
+    middles = np.array([polygon.center for polygon in box.polygons]) - 0.5
+    assert (np.einsum("ij,ij->i", side_normals, middles) < 0).all()
+    box.normals_split_custom_set(np.repeat(-side_normals, 4, 0).tolist())
+    label = bpy.data.meshes["label"]
+    assert label.polygons[0].normal.z > 0
+    bpy.context.view_layer.update()
+    assert repair_all(pieces()) == ("contradicting-normals", "doubled-faces")
+    assert (len(box.polygons), len(label.polygons)) == (6, 0)
+    assert all(polygon.normal.dot(polygon.center) > polygon.normal.dot((0.5, 0.5, 0.5)) for polygon in box.polygons)
