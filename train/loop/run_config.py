@@ -40,7 +40,6 @@ _ADDED_TO_IMAGE_ENCODER: Final = {
     "drawing_weight": 0.0,
 }
 _ADDED_TO_AUTOENCODER: Final = {"decoder_schedule": None}
-_ADDED_TO_TIMM_ENCODER: Final = {"color_grid": None}
 _STAGE_2_ONLY: Final = ("recipe.reference_drop_chance",)
 
 
@@ -183,8 +182,6 @@ def write_or_check_config(run: TrainingRun, shards: TrainingSet) -> None:
         saved["recipe"] = {**_ADDED, **saved["recipe"]}
         if encoder := saved["recipe"].get("tower_training"):
             saved["recipe"]["tower_training"] = {**_ADDED_TO_IMAGE_ENCODER, **encoder}
-        if {"architecture", "embed_dim"} <= (saved["recipe"].get("tower") or {}).keys():
-            saved["recipe"]["tower"] = {**_ADDED_TO_TIMM_ENCODER, **saved["recipe"]["tower"]}
         if autoencoder := saved["recipe"].get("autoencoder"):
             saved["recipe"]["autoencoder"] = {**_ADDED_TO_AUTOENCODER, **autoencoder}
         if changed := differences(saved, config, free):
