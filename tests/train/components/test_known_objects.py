@@ -79,7 +79,7 @@ def test_without_unknown_images_the_threshold_is_a_quantile_of_the_worst_group()
 def test_unknown_images_far_away_raise_the_threshold():
     distances = Distances(known_of(renders=np.linspace(0, 1, 50)), np.linspace(3, 4, 20))
     threshold = choose_threshold(distances, 0.1)
-    assert 1 <= threshold < 3
+    assert threshold == pytest.approx(2.0)  # halfway between the last known and the first unknown image
 
 
 def test_unknown_images_that_look_known_do_not_make_false_warnings():

@@ -11,28 +11,14 @@ from dataset.format.latents import LatentFormat
 from dataset.format.schema import ALL_VIEWS
 from dataset.format.shards import read_index
 from dataset.reading.shard_set import ShardSet
-from tests.support.make_shards import make_shard_set
-from tests.support.train_micro import CPU, micro_model
+from tests.support.train_micro import CPU
 from train.data.images import to_tensor
 from train.encode import encode_set
 from train.encode.__main__ import EncodeArgs, run
 from train.encode.encode_set import default_batch_size, encode_objects, plan_format
 from train.encode.encoder import Encoder, load_encoder
-from train.model.multiview import save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("images") / "set", 5, 32, objects_per_shard=2)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "micro"
-    save_model(micro_model(), folder, ("vae", "image_tower"))
-    return folder
 
 
 def test_the_batch_size_changes_nothing_beyond_rounding(images: Path, model: Path) -> None:

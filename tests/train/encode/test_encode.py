@@ -47,18 +47,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shard_set(tmp_path_factory.mktemp("images") / "set", 5, 32, objects_per_shard=2)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "micro"
-    save_model(micro_model(), folder, ("vae", "image_tower"))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def latents(images: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("latents") / "set"
     _encode(images, out, model)
