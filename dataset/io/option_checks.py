@@ -29,6 +29,23 @@ def check_number(option: str, value: float | None, low: float = -math.inf, high:
     raise UserError(f"{option} is {value}; it must be {valid_range}")
 
 
+def part_slice(part: str | None) -> slice:
+    """Return the slice that `part`, the value of the option --part, selects from a sequence. None selects everything.
+
+    Args:
+        part: I/N with I from 1 to N: every N-th element from the I-th.
+
+    Raises:
+        UserError: `part` is not I/N with I from 1 to N.
+    """
+    if part is None:
+        return slice(None)
+    first, _, count = part.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise UserError(f"--part {part} is not I/N with I from 1 to N; give 1/4, 2/4, 3/4 or 4/4, for example")
+    return slice(int(first) - 1, None, int(count))
+
+
 def check_seed(option: str, value: int) -> None:
     """Check that `value`, a seed given by the command-line option named `option`, is between 0 and MAX_SEED.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dataset.errors import UserError
-from dataset.io.option_checks import check_number, check_seed
+from dataset.io.option_checks import check_number, check_seed, part_slice
 from dataset.io.options import HiddenDefault
 from dataset.reading.rendered_object import view_number
 from distill.config import Preset
@@ -71,6 +71,9 @@ class AssetEvaluationArgs:
     """Folder of the 3D files that the set was rendered from, UID.glb. Adds Chamfer distance, F-score and volume IoU."""
     perceptual: HiddenDefault[Path | None] = None
     """Weights of SqueezeNet, from python -m train.evaluate.perceptual.squeezenet. Adds a perceptual distance."""
+    part: HiddenDefault[str | None] = None
+    """With --model: I/N: only distill every N-th object from the I-th, without a report. N processes on one GPU, each
+    with another I and the same --out, share the work; then the same command without this option writes the report."""
     out: Path = Path("data/asset-evaluation")
     """Output folder. If it contains an evaluation with the same settings, that evaluation is resumed."""
     device: str = "auto"
@@ -119,6 +122,9 @@ def check_args(args: AssetEvaluationArgs) -> None:
             "--supervision-weight applies only to the comparison of --channels-model; give --channels-model too, or "
             "leave out --supervision-weight"
         )
+    if args.part is not None and not args.model:
+        raise UserError("--part shares the distillations among several processes; give --model, or leave out --part")
+    part_slice(args.part)  # raises UserError for an invalid part
     if args.consistency and not args.model:
         raise UserError("--consistency measures views that a model samples; give --model, or leave out --consistency")
     ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps

@@ -13,6 +13,7 @@ from dataset.errors import UserError
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.html.formats import format_object_count
 from dataset.io.lock import locked_folder
+from dataset.io.option_checks import part_slice
 from dataset.io.progress import ProgressBar
 from dataset.reading.rendered_object import Place, read_object
 from dataset.reading.shard_set import ShardSet
@@ -92,7 +93,7 @@ def evaluate_assets(args: AssetEvaluationArgs) -> int:
     """
     check_args(args)
     shards = open_images(args.shards)
-    with nullcontext() if args.dry_run else locked_folder(args.out, "evaluation"):
+    with nullcontext() if args.dry_run or args.part else locked_folder(args.out, "evaluation"):
         return _evaluate_models(args, shards) if args.model else _evaluate_runs(args, shards)
 
 
@@ -122,7 +123,11 @@ def _evaluate_runs(args: AssetEvaluationArgs, shards: ShardSet) -> int:
 
 def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     """Distill objects of the set with each model and measure the assets."""
-    places = {shards.uid(*place): place for place in select_objects(shards, args.split, args.max_objects)}
+    selected = select_objects(shards, args.split, args.max_objects)[part_slice(args.part)]
+    if not selected:  # with more parts than objects
+        logger.info("part %s has no object", args.part)
+        return 0
+    places = {shards.uid(*place): place for place in selected}
     models = (*args.model, *([args.channels_model] if args.channels_model else []))
     names, folders = name_models(models), [model_folder(model) for model in models]
     if args.channels_model:
@@ -143,6 +148,9 @@ def _evaluate_models(args: AssetEvaluationArgs, shards: ShardSet) -> int:
     if args.dry_run:
         return 0
     methods = [row for each in zip(names, models, folders, strict=True) for row in _methods_of(args, *each)]
+    if args.part:
+        failures = sum(len(_distill(args, each, shards, places)[1]) for each in methods)
+        return int(failures > 0)
     record = _open_record(args, shards, [each.method for each in methods])
     groups, failed = [], dict[str, str]()
     for each in methods:

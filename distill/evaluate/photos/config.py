@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import UserError
-from dataset.io.option_checks import check_number, check_seed
+from dataset.io.option_checks import check_number, check_seed, part_slice
 from dataset.io.options import HiddenDefault
 from distill.config import Preset
 from distill.evaluate.photos.judge import JudgeName
@@ -70,20 +70,6 @@ class PhotoEvaluationArgs:
     dry_run: bool = False
     """Print which images would be evaluated and exit."""
 
-    @property
-    def slice_of_images(self) -> slice:
-        """The images that --part selects; all images without this option.
-
-        Raises:
-            UserError: --part is not I/N with I from 1 to N.
-        """
-        if self.part is None:
-            return slice(None)
-        first, _, count = self.part.partition("/")
-        if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            raise UserError(f"--part {self.part} is not I/N with I from 1 to N; give 1/4, 2/4, 3/4 or 4/4, for example")
-        return slice(int(first) - 1, None, int(count))
-
 
 def check_args(args: PhotoEvaluationArgs) -> None:
     """Check the options of the command.
@@ -98,6 +84,7 @@ def check_args(args: PhotoEvaluationArgs) -> None:
     check_number("--objects-per-kind", args.objects_per_kind, 2)
     check_number("--views-per-object", args.views_per_object, 1, 16)
     check_number("--workers", args.workers, 1)
+    part_slice(args.part)  # raises UserError for an invalid part
     check_seed("--seed", args.seed)
     ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
     if not args.shards:

@@ -12,6 +12,7 @@ import torch
 
 from dataset.errors import UserError
 from dataset.io.lock import locked_folder
+from dataset.io.option_checks import part_slice
 from dataset.reading.labels import read_object_labels
 from distill.evaluate.photos.class_bank import FittedRules, fit_rules, open_bank, select_renders
 from distill.evaluate.photos.config import PhotoEvaluationArgs, check_args
@@ -64,7 +65,7 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
             f"the judge knows none of the kinds of the {len(left_out)} images, such as {left_out[0].label}; give "
             "--shards with objects of these kinds"
         )
-    images = images[args.slice_of_images]
+    images = images[part_slice(args.part)]
     if args.part and not images:
         return 0, f"part {args.part} has no image"
     if args.dry_run:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.errors import UserError
-from dataset.io.option_checks import MAX_SEED, check_number, check_seed
+from dataset.io.option_checks import MAX_SEED, check_number, check_seed, part_slice
 
 
 def test_valid_numbers_pass() -> None:
@@ -43,3 +43,16 @@ def test_other_numbers_are_refused(value: float, low: float, high: float, messag
 def test_seeds_that_no_generator_takes_are_refused(seed: int) -> None:
     with pytest.raises(UserError, match=f"--seed is {seed}; it must be between 0 and {MAX_SEED}"):
         check_seed("--seed", seed)
+
+
+def test_parts_together_are_everything() -> None:
+    assert "abcde"[part_slice("1/2")] == "ace"
+    assert "abcde"[part_slice("2/2")] == "bd"
+    assert "abcde"[part_slice("7/9")] == ""
+    assert "abcde"[part_slice(None)] == "abcde"
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2/3", "", "-1/2"])
+def test_other_parts_are_refused(part: str) -> None:
+    with pytest.raises(UserError, match=f"--part {part} is not I/N with I from 1 to N"):
+        part_slice(part)

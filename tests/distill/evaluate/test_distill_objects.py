@@ -68,6 +68,33 @@ def test_objects_are_distilled_and_measured_and_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("quick")
+def test_parts_distill_and_the_whole_command_measures(
+    box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = AssetEvaluationArgs(
+        str(box_shards), model=(base,), split="all", max_objects=2, out=tmp_path / "out", device="cpu"
+    )
+    assert evaluate_assets(replace(args, part="2/2")) == 0
+    assert [path.name for path in (tmp_path / "out" / "runs" / base.name).iterdir()] == ["synthetic-0003"]
+    assert evaluate_assets(replace(args, part="3/3")) == 0
+    assert evaluate_assets(replace(args, part="1/2")) == 0
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    monkeypatch.setattr("distill.evaluate.distill_objects.load_run_model", lambda *_: pytest.fail("all are distilled"))
+    assert evaluate_assets(args) == 0
+    assert len(json.loads((tmp_path / "out" / "evaluation.json").read_text())["assets"]) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failed_part_is_said(box_shards: Path, base: Path, tmp_path: Path) -> None:
+    args = AssetEvaluationArgs(
+        str(box_shards), model=(base,), split="all", max_objects=2, part="1/2", out=tmp_path / "out", device="cpu"
+    )
+    (tmp_path / "out" / "runs" / base.name).mkdir(parents=True)
+    (tmp_path / "out" / "runs" / base.name / "synthetic-0000").write_text("in the way")
+    assert evaluate_assets(args) == 1
+
+
+@pytest.mark.usefixtures("quick")
 def test_with_and_without_the_reference_are_two_rows(
     box_shards: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

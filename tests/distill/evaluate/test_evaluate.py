@@ -210,6 +210,8 @@ def test_what_cannot_be_measured_is_named(
     refused("--run and --model", model=(base,))
     refused("--compare-reference applies only to distillations of this command", compare_reference="both")
     refused("--supervision-weight applies only to the comparison", supervision_weight=10.0)
+    refused("--part shares the distillations", part="1/2")
+    refused("--part 0/2 is not I/N", run=(), uid=(), model=(base,), part="0/2")
     refused("at most one --view", run=(), model=(base,))
     refused("leave out --uid", run=(), table=tmp_path / "none.csv")
     refused("none.csv cannot be read", run=(), uid=(), table=tmp_path / "none.csv")
