@@ -6,7 +6,7 @@ Axis letters: `n` renders, `d` features.
 import hashlib
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,13 @@ class ClassBank:
 
     renders: LabelledFeatures
     uids: tuple[str, ...]
+
+    @property
+    def objects(self) -> dict[str, int]:
+        """The number of objects of each kind, in the order of the labels."""
+        first = dict(zip(self.uids, self.renders.labels.tolist(), strict=True))
+        counts = Counter(first.values())
+        return {kind: counts[label] for label, kind in enumerate(self.renders.kinds)}
 
     @property
     def held_out(self) -> NDArray[np.bool_]:

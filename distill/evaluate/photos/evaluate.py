@@ -82,7 +82,7 @@ def evaluate_photos(args: PhotoEvaluationArgs) -> tuple[int, str]:
         bank = open_bank(judge, renders, args.views_per_object, args.out, file_sha256(weights))
         rules = fit_rules(bank, device)
         named = _named(judge, rules, bank.renders.kinds, _make_views(args, images, device))
-        text = write_photo_report(args, named, rules, left_out, kinds=bank.renders.kinds, renders=len(bank.uids))
+        text = write_photo_report(args, named, rules, left_out, objects=bank.objects, renders=len(bank.uids))
     return 1 if any(each.failure for each in named) else 0, text
 
 

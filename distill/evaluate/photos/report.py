@@ -26,6 +26,7 @@ STAGE_TITLES: Final[Mapping[Stage, str]] = {
     "asset": "asset, four sides",
 }
 SHEET: Final = "sheet.jpg"
+COMMON_KIND: Final = 10  # smallest number of rendered objects of a kind that has its own table row
 _SHEET_ROWS: Final = 600  # more do not fit the 65,500 rows of pixels of a JPEG
 RESULTS: Final = "evaluation.json"
 
@@ -59,7 +60,7 @@ def write_photo_report(
     rules: FittedRules,
     left_out: Sequence[LabelledImage],
     *,
-    kinds: Sequence[str],
+    objects: Mapping[str, int],
     renders: int,
 ) -> str:
     """Write evaluation.json, evaluation.md, evaluation.html and the contact sheet, which shows the first 600 images.
@@ -69,15 +70,15 @@ def write_photo_report(
         results: The named images.
         rules: The rules of the judge.
         left_out: Images whose kind the judge does not know.
-        kinds: All kinds that the judge knows.
+        objects: All kinds that the judge knows, and the number of rendered objects of each that it learned from.
         renders: Number of renders that the judge learned from.
 
     Returns:
         The first table and the paths of the files, as text for the command to print.
     """
     stages: list[Stage] = [INPUT, SAMPLES] if args.samples_only else [INPUT, SAMPLES, ASSET]
-    all_tables = _tables(results, rules, stages)
-    notes = _notes(args, rules, results, left_out, kinds=kinds, renders=renders)
+    all_tables = _tables(results, rules, stages, objects)
+    notes = _notes(args, rules, results, left_out, kinds=len(objects), renders=renders)
     title = f"Right kind of object in images of {args.images}"
     lead = f"{_images(len(results))} of {len({each.image.label for each in results})} kinds, model {args.model}."
     summary = {
@@ -85,7 +86,7 @@ def write_photo_report(
         "rule": rules.best,
         "held_out_accuracy": dict(rules.accuracies),
         "held_out_object_accuracy": dict(rules.object_accuracies),
-        "kinds": list(kinds),
+        "kinds": dict(objects),
         "rates": {stage: {rule: _rate_json(results, stage, rule) for rule in TITLES} for stage in stages},
         "images": [_image_json(args.out, each, rules.best, stages) for each in results],
         "left_out": {each.name: each.label for each in left_out},
@@ -122,7 +123,9 @@ def verdict(stage: str, top3: Sequence[str], rank: int) -> str:
     return f"{stage}: {top3[0]}{' (right)' if rank == 1 else ''}"
 
 
-def _tables(results: Sequence[ImageResult], rules: FittedRules, stages: Sequence[Stage]) -> list[ResultTable]:
+def _tables(
+    results: Sequence[ImageResult], rules: FittedRules, stages: Sequence[Stage], objects: Mapping[str, int]
+) -> list[ResultTable]:
     note = (
         f"Percentage of images; in brackets the {CONFIDENCE:.0%} interval (Wilson). Right: the judge's first name. "
         "Among three: the right kind is among its first three names."
@@ -137,12 +140,31 @@ def _tables(results: Sequence[ImageResult], rules: FittedRules, stages: Sequence
     )
     return [
         ResultTable("Right kind", note, head, rows),
+        *_common_kinds_table(results, rules.best, stages, head, objects),
         *_nameable_table(results, rules.best, stages, head),
         ResultTable("By style", note, head, by_style),
         _kind_table(results, rules.best, stages),
         _rule_table(results, rules, stages),
         _image_table(results, rules.best, stages),
     ]
+
+
+def _common_kinds_table(
+    results: Sequence[ImageResult],
+    rule: RuleName,
+    stages: Sequence[Stage],
+    head: tuple[str, ...],
+    objects: Mapping[str, int],
+) -> list[ResultTable]:
+    """Return the table of the images of kinds with at least COMMON_KIND objects; no table if these are all or none."""
+    common = [each for each in results if objects[each.image.label] >= COMMON_KIND]
+    if len(common) in (0, len(results)):
+        return []
+    rare = {each.image.label: objects[each.image.label] for each in results if objects[each.image.label] < COMMON_KIND}
+    names = ", ".join(f"{kind} ({count})" for kind, count in sorted(rare.items()))
+    note = f"The same without the kinds that have fewer than {COMMON_KIND} objects in the shard sets: {names}."
+    rows = tuple(_rate_row(STAGE_TITLES[stage], common, stage, rule) for stage in stages)
+    return [ResultTable("Kinds with enough objects", note, head, rows)]
 
 
 def _nameable_table(
@@ -215,16 +237,16 @@ def _notes(
     results: Sequence[ImageResult],
     left_out: Sequence[LabelledImage],
     *,
-    kinds: Sequence[str],
+    kinds: int,
     renders: int,
 ) -> list[str]:
     notes = [
         f"Judge: EfficientNet-{args.judge.capitalize()} with ImageNet weights, pooled features, not trained by this "
-        f"project. It learned {len(kinds)} kinds from {renders} renders, at most {args.objects_per_kind} objects per "
+        f"project. It learned {kinds} kinds from {renders} renders, at most {args.objects_per_kind} objects per "
         f"kind and {args.views_per_object} random views per object. Rule: {TITLES[rules.best]}.",
         "The judge receives pixels only, all at the model's image size. For several views of one object, its scores "
         "are averaged. By guessing, it would be right for "
-        f"{100 / len(kinds):.1f} % of the images.",
+        f"{100 / kinds:.1f} % of the images.",
         f"Views: four around the object, sampled from the embedding of the image alone with {args.ddim_steps} DDIM "
         "steps. Assets: the field without lighting, from four sides at an elevation of 15 degrees.",
     ]

@@ -61,6 +61,7 @@ def test_all_views_of_every_fifth_object_are_held_out():
     uids = tuple(f"{kind}{i}" for kind in "ab" for i in range(7) for _ in range(2))
     labels = np.repeat([0, 1], 14)
     bank = ClassBank(LabelledFeatures(np.zeros((28, 1), np.float32), labels, ("a", "b")), uids)
+    assert bank.objects == {"a": 7, "b": 7}
     held_out = {uid for uid, held in zip(uids, bank.held_out, strict=True) if held}
     assert held_out == {"a1", "a6", "b1", "b6"}
     assert bank.held_out.sum() == 8

@@ -206,7 +206,7 @@ def test_rates_are_those_of_all_images_and_of_those_named_right() -> None:
     """Of four images, the input of three is named right, and the asset of two of these; one has no asset."""
     results = [named(1, 1), named(1, 1), named(1, None), named(4, 1)]
     rules = FittedRules({}, dict.fromkeys(TITLES, 0.5), dict.fromkeys(TITLES, 0.7), 0, "means")
-    everything, nameable, by_style, *_ = _tables(results, rules, ["input", "samples", "asset"])
+    everything, nameable, by_style, *_ = _tables(results, rules, ["input", "samples", "asset"], {"a": 10})
     shares = [[cell.split(" ")[0] for cell in row[1:]] for row in everything.rows]
     assert shares == [["4", "75.0", "75.0"], ["4", "0.0", "100.0"], ["4", "75.0", "75.0"]]
     assert everything.rows[0][2] == "75.0 [30.1, 95.4]"
@@ -215,7 +215,22 @@ def test_rates_are_those_of_all_images_and_of_those_named_right() -> None:
         ["3", "66.7", "66.7"],
     ]
     assert by_style.rows[2][1:] == everything.rows[2][1:]
-    assert "named right" not in "".join(table.title for table in _tables([named(2, 1)], rules, ["input", "samples"]))
+    assert "named right" not in "".join(
+        table.title for table in _tables([named(2, 1)], rules, ["input", "samples"], {"a": 10})
+    )
+
+
+def test_kinds_with_few_objects_are_left_out_of_a_second_table() -> None:
+    rare = replace(named(1, 1), image=LabelledImage(Path("b.png"), "b", "photo"))
+    rules = FittedRules({}, dict.fromkeys(TITLES, 0.5), dict.fromkeys(TITLES, 0.7), 0, "means")
+    everything, common, *_ = _tables([named(4, 3), rare], rules, ["asset"], {"a": 10, "b": 9})
+    assert everything.rows[0][2].startswith("50.0")
+    assert common.title == "Kinds with enough objects"
+    assert common.note.endswith("fewer than 10 objects in the shard sets: b (9).")
+    assert common.rows[0][1:] == ("1", "0.0 [0.0, 79.3]", "100.0 [20.7, 100.0]")
+    assert "Kinds with enough objects" not in [
+        table.title for table in _tables([named(4, 3), rare], rules, ["asset"], {"a": 10, "b": 10})
+    ]
 
 
 def test_parts_make_the_views_and_the_whole_command_reports(args, monkeypatch):
