@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from render.procedural.catalog import kind_of, object_rng
 from render.procedural.glb_file import GlbPart, glb_bytes
-from render.procedural.objects import buildings, teddybear, toys
+from render.procedural.objects import teddybear, toys
 from render.procedural.objects.animals import (
     birds,
     birds_and_fish,
@@ -23,6 +23,7 @@ from render.procedural.objects.animals import (
     rabbit,
     reptiles,
 )
+from render.procedural.objects.buildings import castle, house
 from render.procedural.objects.clothing import (
     bags_and_umbrellas,
     crown,
@@ -80,8 +81,8 @@ BUILDERS: Mapping[str, Callable[[np.random.Generator], list[ObjectPart]]] = {
     "sailboat": vehicles.sailboat,
     "mug": tableware.mug,
     "teapot": tableware.teapot,
-    "house": buildings.house,
-    "castle": buildings.castle,
+    "house": house.house,
+    "castle": castle.castle,
     "robot": toys.robot,
     "snowman": toys.snowman,
     "tree": trees.tree,

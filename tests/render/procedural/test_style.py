@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from render.procedural.catalog import generator
-from render.procedural.objects import buildings
 from render.procedural.objects.animals import dog
+from render.procedural.objects.buildings import castle
 from render.procedural.objects.home import tableware
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives.mesh import paint_texture, triangulate
@@ -15,7 +15,7 @@ from render.procedural.primitives.part import ObjectPart, Paint, bounds, part
 from render.procedural.primitives.style import SHARES, STYLES, style_of, styled
 from render.procedural.primitives.surface import box, ellipsoid
 
-BUILDERS = (dog.dog, buildings.castle, tableware.mug)
+BUILDERS = (dog.dog, castle.castle, tableware.mug)
 
 
 def colored(base: tuple[float, float, float] | pt.Pattern, roughness: float = 0.6) -> ObjectPart:
