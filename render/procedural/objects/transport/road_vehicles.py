@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from render.procedural.objects.transport.dump_truck import dump_truck
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives import surface as shapes
@@ -139,25 +140,32 @@ def _bus_ends(
 
 
 def truck(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a pickup, a fire truck, or a truck with a box, a tank, a tipper or logs behind the cab."""
+    """Build a truck.
+
+    It is a pickup, a fire truck, a garbage truck, a mining dump truck, or a truck with a box, a tank, a tipper or logs
+    behind the cab.
+    """
+    if rng.uniform() < 0.13:
+        return dump_truck(rng)
     colors = palette(rng)
     color = usual(rng, CAB_COLORS, colors.main, 0.8)
-    style = pick(rng, ("box", "box", "tank", "tipper", "pickup", "flatbed", "fire"))
+    style = pick(rng, ("box", "box", "tank", "tipper", "pickup", "pickup", "flatbed", "fire", "fire", "garbage"))
     if style == "fire":
         color = usual(rng, ((0.80, 0.08, 0.07),), (0.85, 0.75, 0.1), 0.9)
     width, wheel = rng.uniform(0.46, 0.54), rng.uniform(0.13, 0.16) * (1.1 if style == "pickup" else 1.0)
-    load, floor = rng.uniform(0.8, 1.15) * (0.62 if style == "pickup" else 1.0), wheel * 1.25
+    load, floor = rng.uniform(0.8, 1.15) * {"pickup": 0.7, "fire": 1.2}.get(style, 1.0), wheel * 1.25
     hood = 0.36 if style == "pickup" else pick(rng, (0.0, 0.0, 0.28))
-    cab = 0.5 if style == "pickup" else rng.uniform(0.34, 0.42)
+    cab = {"pickup": rng.uniform(0.45, 0.65), "fire": rng.uniform(0.4, 0.6)}.get(style, rng.uniform(0.34, 0.42))
     high = floor + (0.42 if style == "pickup" else rng.uniform(0.48, 0.56))
     front = -(load + cab) / 2
     frame = shapes.box((0, -hood / 2, floor), (width * 0.8, load + cab + hood, 0.08), 0.02)
     parts = [part("frame", frame, Paint(rgb.CHARCOAL, 0.6))]
     parts += _cab(rng, color, width, (front - hood, front, front + cab), floor=floor, high=high)
-    parts += shift(
-        _load(rng, style, color, width=width, load=load, cab=high - floor),
-        (0, front + cab + load / 2 + 0.02, floor + 0.04),
-    )
+    if style == "garbage":
+        body = _garbage_body(rng, color, width, load, (high - floor) * rng.uniform(1.05, 1.25))
+    else:
+        body = _load(rng, style, color, width=width, load=load, cab=high - floor)
+    parts += shift(body, (0, front + cab + load / 2 + 0.02, floor + 0.04))
     hub = Paint(pick(rng, (rgb.STEEL, rgb.GRAY, rgb.WHITE, color)), 0.4, 0.4)
     back = load / 2 + cab / 2
     axles = [front - hood + 0.2, back - 0.22] + ([back - 0.24 - 2.1 * wheel] if load > 0.95 else [])
@@ -288,3 +296,18 @@ def _load(
             return [part("deck", deck, rgb.GRAY)] + [
                 part("log", shapes.moved(log, (0, 0, 0.06 + radius)), bark) for log in logs
             ]
+
+
+def _garbage_body(rng: np.random.Generator, color: Rgb, width: float, load: float, height: float) -> list[ObjectPart]:
+    """Build the body of a garbage truck: ribs at the sides, and a hopper in the slanted back."""
+    back = load / 2
+    corners = [(-back, 0.0), (back - 0.02, 0.0), (back + 0.12, height * 0.35), (back + 0.06, height * 0.7)]
+    corners += [(back - 0.16, height), (-back, height)]
+    hull = shapes.facing_side(shapes.prism(np.array(corners), width * 1.02, 0.02))
+    paint = Paint(usual(rng, (rgb.WHITE, (0.25, 0.45, 0.3), (0.6, 0.62, 0.62), rgb.ORANGE), color), 0.45)
+    hopper = shapes.box((0, back + 0.07, height * 0.3), (width * 0.8, 0.1, height * 0.3), 0.02)
+    parts = [part("hull", hull, paint), part("hopper", hopper, rgb.CHARCOAL)]
+    for y in np.linspace(-0.38, 0.2, 5) * load:
+        rib = shapes.box((width * 0.52, float(y), height / 2), (0.03, 0.05, height * 0.92), 0.01)
+        parts += pair(part("rib", rib, paint))
+    return parts

@@ -2,19 +2,28 @@
 
 import numpy as np
 
+from render.procedural.objects.transport.race_car import race_car
 from render.procedural.primitives import color as rgb
 from render.procedural.primitives import pattern as pt
 from render.procedural.primitives import surface as shapes
 from render.procedural.primitives.color import Palette, mix, palette, pick
-from render.procedural.primitives.part import ObjectPart, Paint, pair, part, turn
+from render.procedural.primitives.part import ObjectPart, Paint, pair, part, scale, turn
 from render.procedural.primitives.surface import SurfaceGrid
 
 
 def car(rng: np.random.Generator) -> list[ObjectPart]:
-    """Build a sedan, a hatchback or a van, with headlights and a grille at the front.
+    """Build a sedan, a hatchback, a van, a low sports car or a formula racing car.
 
-    The car has one or two colors, racing stripes or a checkered band. Some cars have a sign on the roof.
+    The car has one or two colors, racing stripes or a checkered band. Some cars have a sign on the roof. Half of the
+    cars are as tall as toys, the others have the proportions of real cars.
     """
+    if rng.uniform() < 0.12:
+        return race_car(rng)
+    squat = pick(rng, (1.0, 0.82, rng.uniform(0.66, 0.76)))
+    return scale(_closed_car(rng), (1.0, 1.0, squat)) if squat < 1 else _closed_car(rng)
+
+
+def _closed_car(rng: np.random.Generator) -> list[ObjectPart]:
     colors = palette(rng)
     length, width, wheel = rng.uniform(0.85, 1.1), rng.uniform(0.50, 0.58), rng.uniform(0.13, 0.165)
     floor, belt = wheel * 0.85, wheel * 0.85 + rng.uniform(0.22, 0.28)
