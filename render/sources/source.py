@@ -324,7 +324,16 @@ def _rows(path: Path, applies: Callable[[dict[str, str]], bool], required: bool)
             raise UserError(f"{path}, line {number}: the column uid or file is empty; fill in both columns")
         if "\0" in row["file"]:
             raise UserError(f"{path}, line {number}: the path contains a NUL character; write the path without it")
-        rows += [row] if applies(row) else []
+        if not applies(row):
+            continue
+        if any(cells[len(header) :]):
+            logger.warning(
+                "%s, line %d: has more cells than there are columns, which are ignored; put cells with a comma in "
+                "quotation marks",
+                path,
+                number,
+            )
+        rows.append(row)
     if rows:
         _check_ours(path, fault, first, header)
     return rows

@@ -121,11 +121,15 @@ def test_repeated_columns_of_a_manifest_beside_the_folder_are_refused(tmp_path):
         listed(folder)
 
 
-def test_cells_of_a_manifest_may_be_missing_or_surplus(tmp_path):
+def test_cells_of_a_manifest_may_be_missing_or_surplus(tmp_path, caplog):
     folder = touch(tmp_path / "things", "a.glb", "b.glb", "c.glb")
     (folder / "manifest.csv").write_text('uid,file,license,title\na,a.glb\nb,b.glb,MIT,say "hi",more\nc,c.glb,,"x"y\n')
     found = [(asset.uid, asset.license, asset.author, asset.title) for asset in list_assets(f"folder:{folder}")]
     assert found == [("a", UNKNOWN, UNKNOWN, ""), ("b", "MIT", UNKNOWN, 'say "hi"'), ("c", UNKNOWN, UNKNOWN, "xy")]
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "has more cells than there are columns, which are ignored; put cells with a comma in quotation marks"
+    ]
+    assert "manifest.csv, line 3: " in caplog.text
 
 
 @pytest.mark.parametrize(
