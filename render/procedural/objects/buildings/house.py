@@ -1,5 +1,6 @@
 """Build houses from blocks: box-shaped wings with a roof, windows and doors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,25 +36,6 @@ PLASTERS: Final[tuple[Rgb, ...]] = (
     (0.72, 0.72, 0.72),
     (0.85, 0.66, 0.52),
 )
-STYLES: Final = (
-    "front",
-    "front",
-    "front",
-    "wide",
-    "wide",
-    "barn",
-    "barn",
-    "cabin",
-    "flat",
-    "flat",
-    "wings",
-    "hip",
-    "town",
-    "town",
-    "inn",
-)
-
-
 TOWN_ROOFS: Final[tuple[RoofShape, ...]] = ("flat", "flat", "hip", "gable_front", "gable_side")
 
 
@@ -100,26 +82,7 @@ def house(rng: np.random.Generator) -> list[ObjectPart]:
     two wings, a town house of several floors, or an inn with an overhanging upper floor.
     """
     colors = palette(rng)
-    match pick(rng, STYLES):
-        case "wide":
-            parts = _wide_house(rng, colors)
-        case "barn":
-            parts = _barn(rng, colors)
-        case "cabin":
-            parts = _cabin(rng, colors)
-        case "flat":
-            parts = _flat_house(rng, colors)
-        case "wings":
-            parts = _house_with_wings(rng, colors)
-        case "hip":
-            parts = _hipped_house(rng, colors)
-        case "town":
-            parts = _town_house(rng, colors)
-        case "inn":
-            parts = _inn(rng, colors)
-        case _:
-            parts = _gable_front_house(rng, colors)
-    return parts
+    return pick(rng, STYLES)(rng, colors)
 
 
 def _roof(rng: np.random.Generator) -> Paint:
@@ -337,3 +300,17 @@ def _porch(rng: np.random.Generator, y: float) -> list[ObjectPart]:
     column = part("column", shapes.capsule((0.22, y - 0.24, 0.02), (0.22, y - 0.24, 0.36), 0.028), paint)
     roof = shapes.box((0, y - 0.15, 0.40), (0.58, 0.32, 0.06), 0.012)
     return [*pair(column), part("porch_roof", roof, paint)]
+
+
+STYLES: Final[tuple[Callable[[np.random.Generator, Palette], list[ObjectPart]], ...]] = (
+    *(_gable_front_house,) * 3,
+    *(_wide_house,) * 2,
+    *(_barn,) * 2,
+    _cabin,
+    *(_flat_house,) * 2,
+    _house_with_wings,
+    _hipped_house,
+    *(_town_house,) * 2,
+    _inn,
+)
+"""The builders of houses, each as often as its share."""
