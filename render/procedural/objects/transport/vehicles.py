@@ -14,16 +14,17 @@ from render.procedural.primitives.surface import SurfaceGrid
 def car(rng: np.random.Generator) -> list[ObjectPart]:
     """Build a sedan, a hatchback, a van, a low sports car or a formula racing car.
 
-    The car has one or two colors, racing stripes or a checkered band. Some cars have a sign on the roof. Half of the
-    cars are as tall as toys, the others have the proportions of real cars.
+    The car has one or two colors, racing stripes or a checkered band. Some cars have a sign on the roof. One third
+    of the closed cars is as tall as toys, the others have the proportions of real cars.
     """
     if rng.uniform() < 0.12:
         return race_car(rng)
     squat = pick(rng, (1.0, 0.82, rng.uniform(0.66, 0.76)))
-    return scale(_closed_car(rng), (1.0, 1.0, squat)) if squat < 1 else _closed_car(rng)
+    return _closed_car(rng, squat)
 
 
-def _closed_car(rng: np.random.Generator) -> list[ObjectPart]:
+def _closed_car(rng: np.random.Generator, squat: float) -> list[ObjectPart]:
+    """Build a car with a roof. All but its wheels is `squat` times as high as a toy's."""
     colors = palette(rng)
     length, width, wheel = rng.uniform(0.85, 1.1), rng.uniform(0.50, 0.58), rng.uniform(0.13, 0.165)
     floor, belt = wheel * 0.85, wheel * 0.85 + rng.uniform(0.22, 0.28)
@@ -35,13 +36,12 @@ def _closed_car(rng: np.random.Generator) -> list[ObjectPart]:
         part("hull", hull, Paint(_livery(rng, colors, belt), 0.25, 0.1)),
         *_cabin(colors, (front * length, back * length), (belt - 0.05, roof), width),
         *_car_face(width, length, floor, belt),
-        *_wheels(wheel, width, length * 0.46, colors),
     ]
     if rng.uniform() < 0.3:
         parts.append(
             part("roof_sign", shapes.box((0, 0.06, roof + 0.03), (0.2, 0.1, 0.07), 0.025), Paint(colors.accent, 0.4))
         )
-    return parts
+    return [*scale(parts, (1.0, 1.0, squat)), *_wheels(wheel, width, length * 0.46, colors)]
 
 
 def _livery(rng: np.random.Generator, colors: Palette, belt: float) -> pt.Pattern:
