@@ -1,9 +1,9 @@
-"""`python -m dataset verify|info|preview|report|copy SHARDS`: check, describe, preview or copy a shard set."""
+"""`python -m dataset verify|info|preview|report|copy|export SHARDS`: check, show, copy or export shard sets."""
 
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from fsspec.implementations.local import LocalFileSystem
@@ -12,6 +12,7 @@ from dataset.check.info import format_info, info
 from dataset.check.verify import verify
 from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.errors import run_cli
+from dataset.export.export_set import LAYOUTS, export_set
 from dataset.format.shards import read_index
 from dataset.io.files import url_to_fs
 from dataset.io.old_flags import rename_old_flags
@@ -147,6 +148,35 @@ class CopyCommand:
         return 0
 
 
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write the objects of a shard set in the file layout of another program. Repeat the command to resume.
+
+    nerf: a folder with transforms.json per object, for nerfstudio and instant-ngp.
+    colmap: a COLMAP text model per object, for 3D Gaussian Splatting and others.
+    zero123, syncdreamer: the folders that the training code of Zero123 and SyncDreamer reads.
+    """
+
+    shards: Shards
+    """Complete shard set to export: a folder or an fsspec URL such as s3://bucket/set."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Folder to write: new, empty, or that of the same export."""
+    layout: Literal["nerf", "syncdreamer", "zero123", "colmap"]
+    """File layout."""
+    filters: Annotated[Filters, tyro.conf.arg(name="")] = field(default_factory=Filters)
+    """Conditions that objects must meet to be exported."""
+    workers: HiddenDefault[int | None] = None
+    """Number of threads, which does not affect the output. Default: one per CPU."""
+
+    def run(self) -> int:
+        layout = LAYOUTS[self.layout]
+        result = export_set(self.shards, self.out, layout, filters=self.filters, workers=self.workers, progress=True)
+        print(f"{self.out}: {result.objects} objects in the layout {layout.name}, {result.written} of them new")
+        if layout.notice:
+            print(f"note: {layout.notice}")
+        return 0
+
+
 def _beside(shards: str, name: str) -> Path:
     """Return the path of the file `name` in the folder of the set `shards`; for a remote set, in the current folder."""
     fs, root = url_to_fs(shards)
@@ -154,16 +184,17 @@ def _beside(shards: str, name: str) -> Path:
 
 
 def main() -> int:
-    """Parse the command line, run the command verify, info, preview, report or copy, and return its exit status."""
-    command: VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CopyCommand = tyro.cli(
+    """Parse the command line, run the command, and return its exit status."""
+    command: VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CopyCommand | ExportCommand = tyro.cli(
         Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[InfoCommand, tyro.conf.subcommand("info")]
         | Annotated[PreviewCommand, tyro.conf.subcommand("preview")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
-        | Annotated[CopyCommand, tyro.conf.subcommand("copy")],
+        | Annotated[CopyCommand, tyro.conf.subcommand("copy")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")],
         prog="python -m dataset",
         args=rename_old_flags(sys.argv[1:], {"--licences": "--licenses"}),
-        description="Check, describe, preview, report on or copy shard sets.",
+        description="Check, describe, preview, report on, copy or export shard sets.",
     )
     return command.run()
 
