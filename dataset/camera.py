@@ -97,6 +97,16 @@ def convert_c2w(c2w: ArrayLike, source: Convention, target: Convention) -> Float
     return converted
 
 
+def world_to_camera(c2w: ArrayLike) -> Float64Array:
+    """Invert camera-to-world matrices [..., 4, 4] of rigid motions. Return world-to-camera matrices [..., 3, 4].
+
+    World and camera axes are those of `c2w`.
+    """
+    matrix = np.asarray(c2w, np.float64)
+    rotation = np.swapaxes(matrix[..., :3, :3], -1, -2)
+    return np.concatenate([rotation, -rotation @ matrix[..., :3, 3:]], axis=-1)
+
+
 def intrinsics(resolution: int, lens_mm: float = LENS_MM, sensor_mm: float = SENSOR_MM) -> Float64Array:
     """Return the intrinsic matrix K [3, 3], in pixels, of a square image whose principal point is the image center.
 

@@ -12,10 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.camera import convert_c2w
+from dataset.camera import convert_c2w, world_to_camera
 from dataset.export.layout import Files, Layout, encode_png, no_files
 from dataset.export.visual_hull import hull_points
-from dataset.export.zero123 import world_to_camera
 from dataset.format.schema import ALL_VIEWS
 from dataset.images.prepare import composite_white
 from dataset.reading.rendered_object import RenderedObject, view_name

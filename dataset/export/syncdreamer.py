@@ -13,9 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from dataset.camera import convert_c2w
+from dataset.camera import convert_c2w, world_to_camera
 from dataset.export.layout import Files, Layout, ViewKeys, encode_png
-from dataset.export.zero123 import world_to_camera
 from dataset.format.schema import VIEWS_PER_SET
 from dataset.reading.rendered_object import RenderedObject
 

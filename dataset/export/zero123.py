@@ -8,26 +8,15 @@ as `get_3x4_RT_matrix_from_blender` of Zero123's rendering script computes it. `
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dataset.export.layout import Files, Layout, encode_npy, encode_png
-from dataset.format.schema import ViewSet
+from dataset.camera import world_to_camera
+from dataset.export.layout import Files, Layout, ViewKeys, encode_npy, encode_png
 from dataset.io.files import json_bytes
 from dataset.reading.rendered_object import RenderedObject
 
 # The loader's default is `total_view=12`: it uses the files 000 to 011. The views with random elevations come first,
 # spread over all azimuths, so that these 12 contain no two of the fixed elevation.
 _ORDER: Final = (0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15)
-VIEWS: Final[tuple[tuple[ViewSet, int], ...]] = tuple(("random", i) for i in _ORDER) + tuple(
-    ("fixed", i) for i in _ORDER
-)
-
-
-def world_to_camera(c2w: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Invert camera-to-world matrices [f, 4, 4] of rigid motions. Return world-to-camera matrices [f, 3, 4]."""
-    rotation = np.swapaxes(c2w[:, :3, :3], -1, -2)
-    return np.concatenate([rotation, -rotation @ c2w[:, :3, 3:]], axis=-1)
+VIEWS: Final[ViewKeys] = tuple(("random", i) for i in _ORDER) + tuple(("fixed", i) for i in _ORDER)
 
 
 def _object_files(item: RenderedObject) -> Files:
