@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import tyro
 
 from dataset.errors import UserError
+from dataset.format.passes import PASSES, PassName
 from dataset.format.schema import NormalizeMode
 from dataset.io.options import HiddenDefault
 from render.settings import Backfaces, Device, Settings, Up
@@ -66,6 +67,10 @@ class RenderCommand:
     """Make the light of each object brighter or darker by a random number of stops of at most this value.
     Default: 0, the same mean brightness for all objects.
     """
+    passes: HiddenDefault[tuple[PassName | Literal["all"], ...]] = ()
+    """Also write these passes of each view, as 16-bit or 8-bit PNG files: all, or some of depth, normal (world axes),
+    camera-normal, albedo, position, mask, material (roughness, metallic). Default: none.
+    """
     backfaces: Backfaces = "hidden"
     """hidden: make back faces of single-sided materials transparent, as glTF viewers do. drawn: draw both sides."""
     up: HiddenDefault[Up | None] = None
@@ -122,6 +127,7 @@ class RenderCommand:
             backfaces=self.backfaces,
             up=self.up,
             exposure_range=self.exposure_range,
+            passes=tuple(name for name in PASSES if name in self.passes or "all" in self.passes),
         )
 
     def selection(self) -> SourceSelection:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from dataset.errors import UserError
+from dataset.format.passes import PASSES, PassName
 from dataset.format.schema import NormalizeMode
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -22,7 +23,8 @@ class Settings:
 
     `hdri` is a folder of environment maps; None uses the eight that ship with Blender. A pixel takes at most `samples`
     samples. After every 16 samples, Cycles stops the pixels whose noise is below `noise_threshold`; 0 disables this.
-    The light of each object is brighter or darker by a random number of stops of at most `exposure_range`.
+    The light of each object is brighter or darker by a random number of stops of at most `exposure_range`. `passes` are
+    rendered beside the image of each view (`dataset.format.passes`).
     """
 
     resolution: int = 256
@@ -35,6 +37,7 @@ class Settings:
     geometry: int = GEOMETRY_RULES
     up: Up | None = None  # axis of OBJ, PLY and STL files that points up; None: y for OBJ, z for PLY and STL
     exposure_range: float = 0.0
+    passes: tuple[PassName, ...] = ()
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:
@@ -47,6 +50,8 @@ class Settings:
             )
         if not 0 <= self.exposure_range <= 4:
             raise UserError(f"--exposure-range is {self.exposure_range}; choose a value from 0 to 4 stops")
+        if list(self.passes) != [name for name in PASSES if name in self.passes]:
+            raise ValueError(f"the passes {self.passes} are not in the order of {PASSES}")
 
 
 def parse_device(name: str) -> Device:

@@ -42,7 +42,7 @@ def create_latent_set(folder: Path, objects: int) -> Path:
         uids = [f"bench-{i:05d}" for i in range(shard * PER_SHARD, (shard + 1) * PER_SHARD)]
         metas = {uid: about.replace(b'"x"', f'"{uid}"'.encode()) for uid in uids}
         samples = ((uid, {latent_names(uid)[0]: metas[uid], **_views(uid, i)}) for i, uid in enumerate(uids))
-        stats = write_shard(fs, root, shard_name(shard), samples, latent_names)
+        stats = write_shard(fs, root, shard_name(shard), samples, lambda uid, _: latent_names(uid))
         parsed: list[Meta] = [parse_meta(metas[uid], uid) for uid in uids]
         write_bytes_atomic(fs, f"{root}/{table_file(shard_name(shard))}", dump_table(stats, parsed))
     write_index(fs, root, num_shards=num_shards, objects_per_shard=PER_SHARD)

@@ -46,7 +46,7 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
         return meta
 
     return SetKind(
-        names=latent_names,
+        names=lambda uid, _: latent_names(uid),
         validate=validate,
         fault=fault,
         shard_remedy=lambda shard: encode_again(url, shard),

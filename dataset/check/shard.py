@@ -7,12 +7,21 @@ import hashlib
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dataset.errors import UserError
-from dataset.format.schema import Meta, check_uid, member_names, parse_meta, validate_sample
+from dataset.format.passes import check_pass
+from dataset.format.schema import (
+    Meta,
+    check_uid,
+    member_names,
+    meta_name,
+    parse_meta,
+    sample_names,
+    validate_sample,
+)
 from dataset.format.set_request import RENDER_AGAIN
 from dataset.format.shards import REPEAT_COMMAND, Member, render_again
 from dataset.images.prepare import decode_webp
@@ -34,7 +43,7 @@ class Problem:
 class SetKind:
     """The checks for a set of images or of latents, and the remedies to state in error messages about such a set."""
 
-    names: Callable[[str], list[str]]  # all member names of a uid
+    names: Callable[[str, Iterable[str]], list[str]]  # of the members of a uid, given the names of those found
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
     fault: Callable[[str, bytes, Meta | None], str]  # problem of a member other than the metadata, or ""
     shard_remedy: Callable[[str], str]  # what to do about a damaged shard
@@ -43,13 +52,16 @@ class SetKind:
 
 
 def _image_fault(name: str, data: bytes, meta: Meta | None) -> str:
+    if name.endswith(".png"):
+        check_pass(name, data, name, meta.resolution if meta else None)
+        return ""
     shape = decode_webp(data, name).shape
     resolution = meta.resolution if meta else shape[0]
     square = (resolution, resolution, 4)
     return "" if shape == square else f"has shape {shape}, but its metadata says {square}"
 
 
-IMAGE_SET: Final = SetKind(member_names, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN)
+IMAGE_SET: Final = SetKind(sample_names, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN)
 
 
 class HashingReader:
@@ -150,12 +162,19 @@ class ShardCheck:
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
-        names = self.kind.names(uid)
+        names = self.kind.names(uid, self._named(uid, members))
         for name in names:
             if name not in self.seen:
                 self.add(f"{self.name}.tar/{name}", "missing member")
         if set(members) != set(names) or not self._valid(members):
             self._each_content(uid, members)
+
+    def _named(self, uid: str, members: Mapping[str, bytes]) -> Iterable[str]:
+        """Return the members that the sample of `uid` has by its metadata; if these are damaged, those found."""
+        try:
+            return member_names(uid, parse_meta(members[meta_name(uid)], uid).passes)
+        except (KeyError, UserError):
+            return [name for name in self.seen if name.startswith(f"{uid}.")]
 
     def _valid(self, members: Mapping[str, bytes]) -> bool:
         """Return whether a complete sample satisfies the schema. If so, keep its metadata without the views."""
@@ -207,6 +226,6 @@ def _foreign(info: tarfile.TarInfo, kind: SetKind) -> str:
         return "not a regular file"
     uid = info.name.partition(".")[0]
     try:
-        return "" if info.name in kind.names(check_uid(uid)) else "its name is not in the schema"
+        return "" if info.name in kind.names(check_uid(uid), [info.name]) else "its name is not in the schema"
     except UserError as error:
         return str(error)

@@ -15,6 +15,7 @@ from dataset.errors import UserError
 from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, View, dump_meta, member_name, meta_name
 from dataset.images.prepare import UInt8, decode_webp, encode_webp
 
+PASSES_REMEDY: Final = "which cannot be averaged; copy the set without --resolution, or render it at that resolution"
 AVERAGED_FROM: Final = "averaged_from"  # key in a Meta's `renderer`: pixels per side of the rendered images
 
 

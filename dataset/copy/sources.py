@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dataset.copy.downscale import PASSES_REMEDY
 from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE
 from dataset.format.manifest import Asset
@@ -28,6 +29,7 @@ class SourceSet:
 
     url: str
     resolution: int | None  # pixels per side; None when the set has no images
+    passes: bool  # the first object has passes
     tars: str  # fingerprint of the whole set
     fingerprint: str  # fingerprint of the samples in `kept`
     request: dict[str, Any]  # its set.json
@@ -78,10 +80,11 @@ def _open(url: str, kept: Kept | None) -> SourceSet:
         raise UserError(f"{url} is a latent set; copy the shard set that it was encoded from, then encode the copy")
     shards = ShardSet(url)
     first = next(((shard, 0) for shard, samples in enumerate(shards.samples_per_shard) if samples), None)
-    resolution = shards.meta(*first).resolution if first else None
+    about = shards.meta(*first) if first else None
     return SourceSet(
         url=url,
-        resolution=resolution,
+        resolution=about.resolution if about else None,
+        passes=bool(about and about.passes),
         tars=shards.fingerprint,
         fingerprint=fingerprint_of(shards.index, kept),
         request=read_json(fs, f"{root}/{SET_NAME}", REPEAT_COMMAND),
@@ -104,6 +107,8 @@ def _check_resolutions(sources: Sequence[SourceSet], resolution: int | None) -> 
                 f"--resolution {resolution} does not divide {source.resolution}, the pixels per side of the images "
                 f"in {source.url}; give a divisor of {source.resolution}"
             )
+        if source.passes and source.resolution != resolution:
+            raise UserError(f"the objects of {source.url} have passes, {PASSES_REMEDY}")
 
 
 def picks(sources: Sequence[SourceSet], objects_per_shard: int) -> Iterator[Pick]:

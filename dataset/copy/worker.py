@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataset.copy.downscale import downscale_sample
+from dataset.copy.downscale import PASSES_REMEDY, downscale_sample
 from dataset.errors import UserError
-from dataset.format.schema import SchemaError, member_names, meta_name, parse_meta
+from dataset.format.schema import SchemaError, meta_name, parse_meta
 from dataset.format.shards import shard_name
 from dataset.reading.shard_set import DamagedMember, ShardSet
 
@@ -85,7 +85,7 @@ def copy_object(task: CopyTask) -> Members:
     """
     shards = _reader(task.url, task.tars)
     uid = shards.uid(task.shard, task.sample)
-    members = shards.read(task.shard, task.sample, member_names(uid))
+    members = shards.read(task.shard, task.sample, shards.names(task.shard, task.sample))
     where, about = f"{task.url}/{shard_name(task.shard)}.tar", meta_name(uid)
     try:
         meta = parse_meta(members[about], f"{where}/{about}")
@@ -99,6 +99,8 @@ def copy_object(task: CopyTask) -> Members:
         )
     if task.target in (None, meta.resolution):
         return members
+    if meta.passes:
+        raise UserError(f"{where}: the object {uid} has passes, {PASSES_REMEDY}")
     return downscale_sample(members, meta, task.target or 1, where)
 
 

@@ -3,20 +3,25 @@
 A sample has 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixed_15.webp` and `UID.random_00.webp` ...
 `UID.random_15.webp`. The images are lossless RGBA with straight alpha. WebDataset splits a member name at its first
 dot, so a uid contains no dot.
+
+A sample can also contain passes (`dataset.format.passes`), which its metadata list: `UID.fixed_00.depth.png` and so on,
+after the images. Its schema version is then 2.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from dataset.errors import UserError
+from dataset.format.passes import PASSES, PassName, check_pass
 
 SCHEMA_VERSION: Final = 1
+PASSES_VERSION: Final = 2  # of a sample with passes
 ViewSet = Literal["fixed", "random"]
 NormalizeMode = Literal["longest", "sphere"]
 VIEW_SETS: Final[tuple[ViewSet, ...]] = get_args(ViewSet)
@@ -78,6 +83,7 @@ class Meta:
     normalization: Normalization
     renderer: Mapping[str, RendererValue]
     views: Mapping[ViewSet, tuple[View, ...]]
+    passes: tuple[PassName, ...] = ()  # in the order of `dataset.format.passes.PASSES`
 
 
 def check_uid(uid: str) -> str:
@@ -114,14 +120,36 @@ def member_name(uid: str, view_set: ViewSet, index: int) -> str:
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
 
-def member_names(uid: str) -> list[str]:
-    """Return the names of the 33 members of the object `uid`, in their order in a shard."""
-    return [meta_name(uid)] + [member_name(uid, s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET)]
+def pass_name(uid: str, view_set: ViewSet, index: int, name: PassName) -> str:
+    """Return the member name of a pass of one view, such as "UID.fixed_03.depth.png".
+
+    Raises:
+        SchemaError: There is no such view, or the uid is not valid.
+    """
+    return f"{member_name(uid, view_set, index).removesuffix('.webp')}.{name}.png"
+
+
+def member_names(uid: str, passes: Sequence[PassName] = ()) -> list[str]:
+    """Return the names of the members of the object `uid`, in their order in a shard: 33, and 32 more per pass."""
+    images = [member_name(uid, view_set, index) for view_set, index in ALL_VIEWS]
+    return [meta_name(uid), *images, *(pass_name(uid, *view, name) for view in ALL_VIEWS for name in passes)]
+
+
+def sample_names(uid: str, members: Iterable[str]) -> list[str]:
+    """Return the names that the sample of `uid` must have if it has the passes that its members are named after.
+
+    `members` are full member names.
+    """
+    ends = {name.removesuffix(".png").rpartition(".")[2] for name in members if name.endswith(".png")}
+    return member_names(uid, [name for name in PASSES if name in ends])
 
 
 def dump_meta(meta: Meta) -> bytes:
     """Convert metadata to JSON bytes. Equal metadata give equal bytes; `parse_meta` converts the bytes back."""
-    return json.dumps(asdict(meta), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    values = asdict(meta)
+    if not meta.passes:
+        del values["passes"]  # as in version 1
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 class _Reader:
@@ -231,6 +259,13 @@ def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
     return dict(reader.value)
 
 
+def _parse_passes(reader: _Reader) -> tuple[PassName, ...]:
+    names = reader.value.get("passes")
+    if not isinstance(names, list) or not names or names != [name for name in PASSES if name in names]:
+        raise reader.error("passes", f"is {names!r}, expected some of {list(PASSES)}, in this order")
+    return tuple(names)
+
+
 def parse_meta(data: bytes, where: str) -> Meta:
     """Convert the JSON bytes of a metadata member to `Meta`.
 
@@ -247,8 +282,9 @@ def parse_meta(data: bytes, where: str) -> Meta:
         raise SchemaError(f"{where}: the metadata are not valid JSON ({error})") from error
     top = _Reader(raw, where)
     version = top.integer("schema_version")
-    if version != SCHEMA_VERSION:
-        raise top.error("schema_version", f"is {version}, but this program reads version {SCHEMA_VERSION} only")
+    if version not in (SCHEMA_VERSION, PASSES_VERSION):
+        readable = f"the versions {SCHEMA_VERSION} and {PASSES_VERSION}"
+        raise top.error("schema_version", f"is {version}, but this program reads {readable} only")
     hdri, views = top.nested("hdri"), top.nested("views")
     meta = Meta(
         schema_version=version,
@@ -263,6 +299,7 @@ def parse_meta(data: bytes, where: str) -> Meta:
         normalization=_parse_normalization(top.nested("normalization")),
         renderer=_parse_renderer(top.nested("renderer")),
         views={s: tuple(_parse_view(v) for v in views.items(s, VIEWS_PER_SET)) for s in VIEW_SETS},
+        passes=_parse_passes(top) if version == PASSES_VERSION else (),
     )
     if not _SHA256.fullmatch(meta.asset_sha256):
         raise top.error("asset_sha256", f"is {meta.asset_sha256!r}, expected 64 hexadecimal digits")
@@ -290,16 +327,18 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
             f"{where}: the sample has {len(metas)} members named *.meta.json, expected 1; write the sample again"
         )
     meta = parse_meta(members[metas[0]], f"{where}/{metas[0]}")
-    expected = member_names(meta.uid)
+    expected = member_names(meta.uid, meta.passes)
     if missing := [name for name in expected if name not in members]:
         raise SchemaError(f"{where}: the sample lacks the members {', '.join(missing)}; write the sample again")
     if foreign := sorted(set(members) - set(expected)):
         raise SchemaError(f"{where}: the sample has unexpected members: {', '.join(foreign)}; write the sample again")
-    for name in expected[1:]:
+    for name in expected[1 : 1 + len(ALL_VIEWS)]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):
             raise SchemaError(
                 f"{where}/{name}: the image has the shape {image.shape}, but the metadata of the object say "
                 f"{(meta.resolution, meta.resolution, 4)}"
             )
+    for name in expected[1 + len(ALL_VIEWS) :]:
+        check_pass(name, members[name], f"{where}/{name}", meta.resolution)
     return meta

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
-from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, member_names
+from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, sample_names
 from dataset.format.tar import tar_end, tar_header, tar_padding
 from dataset.io.files import (
     TEMPORARY_SUFFIX,
@@ -121,7 +121,7 @@ def write_shard(
     root: str,
     name: str,
     samples: Iterable[tuple[str, Mapping[str, bytes]]],
-    names: Callable[[str], list[str]] = member_names,
+    names: Callable[[str, Iterable[str]], list[str]] = sample_names,
 ) -> ShardStats:
     """Write the tar of a shard, `root/NAME.tar`, then its statistics `root/NAME.json`. Return the statistics.
 
@@ -133,8 +133,8 @@ def write_shard(
         name: Name of the shard, without suffix.
         samples: Pairs of a uid and the members of its sample (full member name -> data). The members can be in any
             order. Without samples, an empty but valid shard is written.
-        names: Function that returns, for a uid, the names of the members that the sample must have. The tar contains
-            the members in this order. Default: the 33 members of the schema.
+        names: Function that returns, for a uid and the names of its members, the names of the members that the sample
+            must have. The tar contains the members in this order. Default: those of the schema.
 
     Raises:
         UserError: A sample has missing or unknown members, a uid is repeated, or a file cannot be written.
@@ -146,7 +146,7 @@ def write_shard(
                 raise UserError(
                     f"two objects of the shard {name} have the uid {uid!r}; give each object of a set a uid of its own"
                 )
-            entries[uid] = _write_sample(writer, name, uid, members, names(uid))
+            entries[uid] = _write_sample(writer, name, uid, members, names(uid, members))
         writer.write(tar_end(writer.count))
     stats = ShardStats(name, writer.count, writer.digest.hexdigest(), tuple(entries.values()))
     write_json_atomic(fs, f"{root}/{name}.json", _stats_json(stats))

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from dataset.errors import UserError
-from dataset.format.schema import Meta, SchemaError, ViewSet, member_name, meta_name, parse_meta
+from dataset.format.passes import PassName, decode_pass
+from dataset.format.schema import Meta, SchemaError, ViewSet, member_name, meta_name, parse_meta, pass_name
 from dataset.format.shards import Index, Member, SampleEntry, ShardStats, read_index, read_stats
 from dataset.images.prepare import decode_webp
 from dataset.io.files import url_to_fs
@@ -124,6 +125,38 @@ class ShardSet:
             if len(data) != place.size or zlib.crc32(data) != place.crc32:
                 raise DamagedMember(self._message(stats.name, f"member {name} is truncated or corrupt"))
         return dict(zip(members, chunks, strict=True))
+
+    def names(self, shard: int, sample: int) -> list[str]:
+        """Return the full names of all members of object number `sample` of shard number `shard`, in their order."""
+        entry = self._entry(shard, sample)
+        return [f"{entry.uid}.{suffix}" for suffix in entry.members]
+
+    def passes(self, shard: int, sample: int, name: PassName, wanted: Sequence[tuple[ViewSet, int]]) -> NDArray[Any]:
+        """Read a pass of `f` views of one object: [f, h, w] or [f, h, w, 3], as `dataset.format.passes.decode_pass`.
+
+        Args:
+            shard: Number of the shard.
+            sample: Number of the object within the selected samples of the shard.
+            name: Name of the pass, such as "depth".
+            wanted: The views as pairs (view set, index), such as ("fixed", 3).
+
+        Raises:
+            UserError: The object was rendered without this pass, or it cannot be read.
+            DamagedMember: A file is corrupt.
+        """
+        about = self.meta(shard, sample)
+        if name not in about.passes:
+            has = ", ".join(about.passes) or "none"
+            raise UserError(
+                f"{self.url}: the object {about.uid} has no pass {name} (its passes: {has}); render the set again with "
+                f"--passes {name}"
+            )
+        names = [pass_name(about.uid, view_set, index, name) for view_set, index in wanted]
+        data = self.read(shard, sample, names)
+        try:
+            return np.stack([decode_pass(name, data[member], f"{self.url}/{member}") for member in names])
+        except UserError as error:
+            raise DamagedMember(str(error)) from error
 
     def meta(self, shard: int, sample: int) -> Meta:
         """Return the metadata of object number `sample` of shard number `shard`. Recently read metadata are cached."""

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,20 @@ import numpy as np
 from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.format.outcomes import Flag
-from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
+from dataset.format.passes import encode_passes
+from dataset.format.schema import (
+    ALL_VIEWS,
+    PASSES_VERSION,
+    SCHEMA_VERSION,
+    VIEW_SETS,
+    Meta,
+    View,
+    ViewSet,
+    dump_meta,
+    member_name,
+    meta_name,
+    pass_name,
+)
 from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
 from render.blender.cameras import Pose, light, noise_seed, poses
@@ -162,9 +175,10 @@ def render_sample(
     flags = in_order([*image_flags(all_images), *(("noisy",) if noisy else ()), *repaired, *missing])
     if "empty" in flags:
         raise ObjectError("render", "Empty", "no image shows the object: all pixels are transparent", flags)
+    members |= _passes(job, cameras, points, scratch, timer)
     asset = job.asset
     meta = Meta(
-        schema_version=SCHEMA_VERSION,
+        schema_version=PASSES_VERSION if settings.passes else SCHEMA_VERSION,
         uid=uid,
         source=asset.source,
         license=asset.license,
@@ -176,8 +190,44 @@ def render_sample(
         normalization=normalization,
         renderer=renderer,
         views=views,
+        passes=settings.passes,
     )
     return {meta_name(uid): dump_meta(meta), **members}, flags
+
+
+def _passes(
+    job: RenderJob, cameras: Mapping[ViewSet, tuple[Pose, ...]], points: Any, scratch: Path, timer: PartTimer
+) -> dict[str, bytes]:
+    """Render the passes of all views, and return the members (full name -> data). Images cannot be rendered afterwards.
+
+    Args:
+        job: The object and the render settings.
+        cameras: The cameras of each view set.
+        points: Points of the object [3, n], from `render.blender.scene.outline_points`.
+        scratch: Existing folder for temporary files.
+        timer: Timer to which the wall time is added.
+
+    Raises ObjectError when a value is out of the range that can be stored.
+    """
+    from render.blender.passes import begin_passes, render_surface
+    from render.blender.scene import ObjectError
+
+    uid, settings = job.asset.uid, job.settings
+    if not settings.passes:
+        return {}
+    members: dict[str, bytes] = {}
+    begin_passes(scratch)
+    K = intrinsics(settings.resolution)
+    for view_set, index in ALL_VIEWS:
+        pose = cameras[view_set][index]
+        surface = render_surface(pose, scratch, object_box(points, pose.c2w(), settings.resolution), timer)
+        try:
+            with timer.part("passes"):
+                encoded = encode_passes(surface, settings.passes, pose.c2w(), K)
+        except ValueError as error:
+            raise ObjectError("render", "PassOutOfRange", str(error)) from error
+        members |= {pass_name(uid, view_set, index, name): data for name, data in encoded.items()}
+    return members
 
 
 def _noisiest(cameras: list[Pose], images: list[Any]) -> tuple[Pose, Any] | None:

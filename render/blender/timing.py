@@ -7,8 +7,8 @@ from typing import Final
 
 # import: file -> scene. light: environment map. sync: scene -> Cycles, until its first sample. sample: sampling and
 # denoising, which Cycles' status lines do not separate (benchmarks.render.denoise_share separates them by disabling
-# the denoiser). write: image -> file -> array -> WebP.
-PARTS: Final = ("import", "light", "sync", "sample", "write")
+# the denoiser). write: image -> file -> array -> WebP. passes: rendering and reading the passes.
+PARTS: Final = ("import", "light", "sync", "sample", "write", "passes")
 
 
 class PartTimer:

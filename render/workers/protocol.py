@@ -57,7 +57,7 @@ def parse_job(line: str) -> RenderJob:
         raw["path"],
         raw["asset_sha256"],
         raw["seed"],
-        Settings(**raw["settings"]),
+        Settings(**{**raw["settings"], "passes": tuple(raw["settings"]["passes"])}),
         raw["tar"],
         raw.get("root", ""),
     )

@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from dataset.camera import DISTANCE, intrinsics, spherical_to_c2w
 from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE, Asset, write_manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
+from dataset.format.passes import PassName, Surface, encode_passes
 from dataset.format.schema import (
+    ALL_VIEWS,
+    PASSES_VERSION,
     SCHEMA_VERSION,
     VIEW_SETS,
     VIEWS_PER_SET,
@@ -31,6 +35,7 @@ from dataset.format.schema import (
     dump_meta,
     member_name,
     meta_name,
+    pass_name,
 )
 from dataset.format.shards import SET_NAME, shard_name, write_index, write_shard
 from dataset.images.prepare import encode_webp
@@ -42,7 +47,13 @@ _SOURCE, _AUTHOR = "synthetic", "tests"
 
 
 def make_shard_set(
-    folder: Path | str, num_objects: int, resolution: int = 32, objects_per_shard: int = 4, seed: int = 0
+    folder: Path | str,
+    num_objects: int,
+    resolution: int = 32,
+    objects_per_shard: int = 4,
+    seed: int = 0,
+    *,
+    passes: tuple[PassName, ...] = (),
 ) -> Path:
     """Write a complete set (shards, outcomes, set.json, index.json) into `folder`, a path or a URL; returns it."""
     fs, root = url_to_fs(folder)
@@ -54,7 +65,7 @@ def make_shard_set(
             shard_name(shard),
             range(num_objects)[shard * objects_per_shard : (shard + 1) * objects_per_shard],
         )
-        write_shard(fs, root, name, ((uids[i], make_sample(uids[i], i, resolution, seed)) for i in places))
+        write_shard(fs, root, name, ((uids[i], make_sample(uids[i], i, resolution, seed, passes)) for i in places))
         rows = [Outcome(uid=uids[i], position=i, shard=name, status="ok", seconds=1.0, peak_rss_mb=1.0) for i in places]
         write_bytes_atomic(fs, f"{root}/{OUTCOMES_FOLDER}/{name}.parquet", dump_outcomes(rows))
     write_attribution(fs, root)
@@ -80,8 +91,10 @@ def write_set_request(fs: Any, root: str, assets: Sequence[Asset], objects_per_s
     write_json_atomic(fs, f"{root}/{SET_NAME}", asked)
 
 
-def make_sample(uid: str, number: int, resolution: int = 32, seed: int = 0) -> dict[str, bytes]:
-    """The 33 members of one object, by full name."""
+def make_sample(
+    uid: str, number: int, resolution: int = 32, seed: int = 0, passes: tuple[PassName, ...] = ()
+) -> dict[str, bytes]:
+    """The 33 members of one object, by full name, and its passes: those of a plane through the origin."""
     rng = np.random.default_rng([seed, number])
     half_size, palette = rng.uniform(0.2, 0.5, 3), rng.uniform(0.1, 0.9, (6, 3))
     half_size *= 0.5 / half_size.max()  # longest side 1
@@ -92,7 +105,24 @@ def make_sample(uid: str, number: int, resolution: int = 32, seed: int = 0) -> d
         pictures = list(_views(number, half_size, palette, elevations_deg[view_set], resolution))
         views[view_set] = tuple(view for view, _ in pictures)
         members |= {member_name(uid, view_set, i): encode_webp(rgba) for i, (_, rgba) in enumerate(pictures)}
-    return {meta_name(uid): dump_meta(_meta(uid, number, resolution, seed, views)), **members}
+    about = replace(
+        _meta(uid, number, resolution, seed, views),
+        passes=passes,
+        schema_version=PASSES_VERSION if passes else SCHEMA_VERSION,
+    )
+    for view_set, i in ALL_VIEWS if passes else ():
+        c2w, K = (np.array(getattr(views[view_set][i], name)) for name in ("c2w", "K"))
+        encoded = encode_passes(_plane(resolution), passes, c2w, K)
+        members |= {pass_name(uid, view_set, i, name): data for name, data in encoded.items()}
+    return {meta_name(uid): dump_meta(about), **members}
+
+
+def _plane(resolution: int) -> Surface:
+    """A plane at the origin's depth, which a ring of background pixels surrounds."""
+    depth = np.pad(np.full((resolution - 2, resolution - 2), DISTANCE), 1)
+    flat = np.ones((resolution, resolution))
+    normal = np.broadcast_to([0.0, 0.0, 1.0], (*flat.shape, 3))
+    return Surface(depth, normal, np.full((*flat.shape, 3), 0.5), 0.25 * flat, flat)
 
 
 def _views(

@@ -188,10 +188,12 @@ class ShardEncoder:
             batches = iter(lambda: list(islice(images, together)), [])
             # The device encodes the next objects while these are written.
             encoded = draw_ahead((encode_objects(self._encoder, form, views, self._batch_size) for views in batches), 1)
-            stats = write_shard(
-                fs, root, name, _samples(form, metas, chain.from_iterable(encoded), report), latent_names
-            )
+            stats = write_shard(fs, root, name, _samples(form, metas, chain.from_iterable(encoded), report), _names)
         write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
+
+
+def _names(uid: str, _: Iterable[str]) -> list[str]:
+    return latent_names(uid)
 
 
 def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:

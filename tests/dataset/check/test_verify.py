@@ -15,6 +15,7 @@ from dataset.check.verify import verify
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
+from dataset.format.passes import PassName
 from dataset.format.schema import dump_meta, parse_meta
 from dataset.format.shards import read_stats, write_index, write_shard
 from dataset.images.prepare import encode_webp
@@ -45,16 +46,18 @@ def append_members(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
-def rewrite(shard_set: Path, change: Callable[[str, dict[str, bytes]], None]) -> None:
+def rewrite(
+    shard_set: Path, change: Callable[[str, dict[str, bytes]], None], passes: tuple[PassName, ...] = ()
+) -> None:
     """Write shard 0 with changed contents and consistent statistics, so that only the contents are wrong."""
     fs, root = url_to_fs(shard_set)
     samples = []
     for number, uid in enumerate(["synthetic-0000", "synthetic-0001"]):
-        members = make_sample(uid, number, resolution=8)
+        members = make_sample(uid, number, resolution=8, passes=passes)
         change(uid, members)
         samples.append((uid, members))
     write_shard(fs, root, "shard-000000", samples)
-    write_index(fs, root, num_shards=2, objects_per_shard=2)
+    write_index(fs, root, num_shards=len(list(shard_set.glob("shard-*.tar"))), objects_per_shard=2)
 
 
 def test_a_sound_set_has_no_problems(shard_set: Path) -> None:
@@ -366,3 +369,29 @@ def test_an_attribution_file_that_is_missing_or_wrong_is_found(shard_set: Path) 
         assert fault in problem.what
     path.unlink()
     assert [(problem.where, problem.what) for problem in verify(shard_set)] == [("attribution.csv", "missing")]
+
+
+def test_passes_are_checked_too(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path / "set", 2, 8, 2, passes=("depth", "albedo"))
+    assert verify(str(folder)) == []
+
+    def swap(uid: str, members: dict[str, bytes]) -> None:
+        members[f"{uid}.fixed_02.depth.png"] = members[f"{uid}.fixed_02.albedo.png"]
+
+    rewrite(folder, swap, ("depth", "albedo"))
+    problems = verify(str(folder))
+    assert {problem.where.rpartition("/")[2].partition(".")[2] for problem in problems} == {"fixed_02.depth.png"}
+    assert "the pass depth has uint8 pixels" in problems[0].what
+
+
+def test_a_pass_that_the_metadata_do_not_list_is_missing_or_unexpected(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path / "set", 2, 8, 2, passes=("depth",))
+
+    def without_list(uid: str, members: dict[str, bytes]) -> None:
+        about = members[f"{uid}.meta.json"]
+        members[f"{uid}.meta.json"] = about.replace(b'["depth"]', b'["depth","mask"]')
+
+    rewrite(folder, without_list, ("depth",))
+    problems = verify(str(folder))
+    assert {problem.what for problem in problems} == {"missing member"}
+    assert len(problems) == 2 * 32

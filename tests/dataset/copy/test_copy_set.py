@@ -26,7 +26,7 @@ from dataset.io.lock import owned_out
 from dataset.reading.filters import Filters, select
 from dataset.reading.shard_set import DamagedMember, ShardSet
 from tests.support.make_outcomes import make_set
-from tests.support.make_shards import make_sample
+from tests.support.make_shards import make_sample, make_shard_set
 
 ALL_VIEWS: list[tuple[ViewSet, int]] = [(name, i) for name in VIEW_SETS for i in range(VIEWS_PER_SET)]
 
@@ -377,3 +377,13 @@ def test_two_writers_are_refused(small: str, tmp_path: Path) -> None:
     fs, root = url_to_fs(tmp_path / "out")
     with owned_out(fs, root, root, "copy"), pytest.raises(UserError, match="another copy is writing"):
         copy_sets([small], root, workers=1)
+
+
+def test_passes_are_copied_but_not_averaged(tmp_path: Path) -> None:
+    source = make_shard_set(tmp_path / "set", 2, 16, passes=("depth", "normal"))
+    copy_sets([str(source)], str(tmp_path / "copy"), workers=1)
+    assert verify(tmp_path / "copy") == []
+    assert (tmp_path / "copy" / "shard-000000.tar").read_bytes() == (source / "shard-000000.tar").read_bytes()
+    with pytest.raises(UserError, match=r"have passes, which cannot be averaged; copy the set without --resolution"):
+        copy_sets([str(source)], str(tmp_path / "small"), resolution=8, workers=1)
+    assert not (tmp_path / "small").exists()

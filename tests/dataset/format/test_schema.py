@@ -62,7 +62,7 @@ def test_a_whole_sample_validates():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version"),
+        (lambda m: m.update(schema_version=3), "schema_version"),
         (lambda m: m.pop("license"), "license is missing"),
         (lambda m: m.update(seed=1.5), "seed"),
         (lambda m: m.update(uid="../evil"), "uid"),
