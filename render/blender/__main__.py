@@ -209,7 +209,7 @@ def _passes(
 
     Raises ObjectError when a value is out of the range that can be stored.
     """
-    from render.blender.passes import begin_passes, render_surface
+    from render.blender.passes.surface import begin_passes, render_surface
     from render.blender.scene import ObjectError
 
     uid, settings = job.asset.uid, job.settings

@@ -18,8 +18,9 @@ from render.workers.protocol import RenderJob
 from tests.support.make_models import FACES, Gltf, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, passes, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps, render_sample  # noqa: E402
+from render.blender.passes import surface  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -34,8 +35,8 @@ def surface_of(path: Path, tmp_path: Path, pose: Pose = POSE):
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
     scene.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=SIDE, samples=1), 1)
-    passes.begin_passes(tmp_path)
-    return passes.render_surface(pose, tmp_path, None, PartTimer())
+    surface.begin_passes(tmp_path)
+    return surface.render_surface(pose, tmp_path, None, PartTimer())
 
 
 def panel(gltf: Gltf, face: str, size: tuple[float, float, float], center=(0, 0, 0), **material) -> None:
@@ -207,6 +208,6 @@ def test_albedo_times_white_light_is_the_color(tmp_path):
     cycles.configure(Settings(resolution=SIDE, samples=64), 1)
     pose = Pose(0.0, 0.0)
     color = cycles.render_view(pose, 1, tmp_path)[24:40, 24:40, :3].mean((0, 1)) / 255
-    passes.begin_passes(tmp_path)
-    albedo = to_srgb(passes.render_surface(pose, tmp_path, None, PartTimer()).albedo[24:40, 24:40].mean((0, 1)))
+    surface.begin_passes(tmp_path)
+    albedo = to_srgb(surface.render_surface(pose, tmp_path, None, PartTimer()).albedo[24:40, 24:40].mean((0, 1)))
     np.testing.assert_allclose(color, albedo, atol=0.02)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataset.format.passes import Surface
 from render.blender.cameras import Pose
 from render.blender.cycles import render_only
-from render.blender.pass_materials import MATERIAL_AOV, show_base_colors
+from render.blender.passes.base_colors import MATERIAL_AOV, show_base_colors
 from render.blender.screen_bounds import PixelBox
 from render.blender.timing import PartTimer
 
