@@ -10,6 +10,7 @@ from dataset.errors import UserError
 from dataset.format.passes import PASSES, PassName
 from dataset.format.schema import NormalizeMode
 from dataset.io.options import HiddenDefault
+from render.rigs.rig import DEFAULT_RIG, read_rig
 from render.settings import Backfaces, Device, Settings, Up
 from render.sources.source import SourceSelection
 from render.workers.blender_process import Limits
@@ -66,6 +67,10 @@ class RenderCommand:
     exposure_range: HiddenDefault[float] = 0.0
     """Make the light of each object brighter or darker by a random number of stops of at most this value.
     Default: 0, the same mean brightness for all objects.
+    """
+    rig: str = DEFAULT_RIG
+    """Cameras and light: the name of a rig in render/rigs/ or the path of a file NAME.toml.
+    The default has the 32 views that training needs.
     """
     passes: HiddenDefault[tuple[PassName | Literal["all"], ...]] = ()
     """Also write these passes of each view, as 16-bit or 8-bit PNG files: all, or some of depth, normal (world axes),
@@ -127,6 +132,7 @@ class RenderCommand:
             backfaces=self.backfaces,
             up=self.up,
             exposure_range=self.exposure_range,
+            rig=None if self.rig == DEFAULT_RIG else read_rig(self.rig),
             passes=tuple(name for name in PASSES if name in self.passes or "all" in self.passes),
         )
 

@@ -118,14 +118,16 @@ def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
 def _settings_json(settings: Settings, maps: list[str] | str) -> dict[str, Any]:
     """Return the render settings as stored in `set.json`.
 
-    `exposure_range` is left out if it is 0, and `passes` if there are none, so that sets of older versions can be
-    continued.
+    `exposure_range` is left out if it is 0, `passes` if there are none, and `rig` if it is the default, so that sets of
+    older versions can be continued.
     """
     values = {**asdict(settings), "hdri": maps}
     if not settings.exposure_range:
         del values["exposure_range"]
     if not settings.passes:
         del values["passes"]
+    if not settings.rig:
+        del values["rig"]
     return values
 
 

@@ -1,12 +1,14 @@
 """The render settings of a set: everything that changes an image and is the same for all objects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from dataset.errors import UserError
 from dataset.format.passes import PASSES, PassName
 from dataset.format.schema import NormalizeMode
+from render.rigs.rig import Rig, stored_rig
 
 Device = Literal["auto", "cpu", "gpu"]
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
@@ -38,6 +40,7 @@ class Settings:
     up: Up | None = None  # axis of OBJ, PLY and STL files that points up; None: y for OBJ, z for PLY and STL
     exposure_range: float = 0.0
     passes: tuple[PassName, ...] = ()
+    rig: Rig | None = None  # cameras and light; None: the 32 views of the paper
 
     def __post_init__(self) -> None:
         if not 8 <= self.resolution <= 4096:
@@ -52,6 +55,12 @@ class Settings:
             raise UserError(f"--exposure-range is {self.exposure_range}; choose a value from 0 to 4 stops")
         if list(self.passes) != [name for name in PASSES if name in self.passes]:
             raise ValueError(f"the passes {self.passes} are not in the order of {PASSES}")
+
+
+def read_settings(raw: Mapping[str, Any]) -> Settings:
+    """Convert settings that `dataclasses.asdict` and JSON have converted to a mapping."""
+    rig = None if raw["rig"] is None else stored_rig(raw["rig"])
+    return Settings(**{**raw, "passes": tuple(raw["passes"]), "rig": rig})
 
 
 def parse_device(name: str) -> Device:

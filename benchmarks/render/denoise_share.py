@@ -20,11 +20,12 @@ from benchmarks.render.bench_objects import SEED
 from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.reference import VIEWS
 from render.blender.__main__ import bundled_maps
-from render.blender.cameras import light, noise_seed, poses
 from render.blender.cycles import configure, render_view
 from render.blender.scene import build, light_scene, visible_points
 from render.blender.screen_bounds import object_box
 from render.blender.timing import PartTimer
+from render.rigs.cameras import light, noise_seed
+from render.rigs.rig import poses
 from render.settings import Settings, environment_maps
 
 
@@ -43,7 +44,7 @@ def share(uid: str, path: Path, settings: Settings) -> float:
     light_scene(chosen, maps[chosen.hdri])
     configure(settings, threads=1)
     cameras = [pose for view_set in poses(SEED, uid).values() for pose in view_set]
-    boxes = [object_box(visible_points().T, pose.c2w(), RESOLUTION) for pose in cameras]
+    boxes = [object_box(visible_points().T, pose, RESOLUTION) for pose in cameras]
     seconds = {True: PartTimer(), False: PartTimer()}
     with tempfile.TemporaryDirectory(prefix="denoise-share-") as scratch:
         render_view(cameras[0], 0, Path(scratch), boxes[0])

@@ -18,10 +18,11 @@ from PIL import Image
 
 from benchmarks.render.plain_settings import BASELINE, RESOLUTION, PlainJob
 from render.blender.__main__ import bundled_maps
-from render.blender.cameras import Pose, light, noise_seed, poses
 from render.blender.cycles import CYCLES, configure, render_view
 from render.blender.scene import build, light_scene, visible_points
 from render.blender.screen_bounds import object_box
+from render.rigs.cameras import Pose, light, noise_seed
+from render.rigs.rig import poses
 from render.settings import Settings, environment_maps
 
 
@@ -47,7 +48,7 @@ def main() -> None:
             out / f"{view:02d}.png",
         )
         if job.only_object:
-            box = object_box(points, pose.c2w(), RESOLUTION)
+            box = object_box(points, pose, RESOLUTION)
             Image.fromarray(render_view(pose, noise, out, box)).save(path)
         else:
             _render_image(pose, noise, path)

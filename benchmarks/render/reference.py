@@ -25,7 +25,7 @@ from benchmarks.render.bench_objects import SEED, BenchObject, listed, prepare
 from benchmarks.render.plain_settings import BASELINE, REFERENCE_SAMPLES, RESOLUTION, PlainJob
 from dataset.errors import run_cli
 from dataset.io.paths import ROOT
-from render.blender.cameras import poses
+from render.rigs.rig import poses
 
 CACHE: Final = ROOT / "data" / "bench-render"
 VIEWS: Final = (0, 9, 20, 29)  # of the 32 views: two fixed ones (elevation 30) and two random ones, from four sides

@@ -29,10 +29,11 @@ from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.quality import compare
 from benchmarks.render.reference import CACHE, VIEWS, reference
 from render.blender.__main__ import bundled_maps
-from render.blender.cameras import light, noise_seed, poses
 from render.blender.cycles import NOISY_SHARE_NODE, configure, render_view
 from render.blender.scene import build, light_scene, outline_points
 from render.blender.screen_bounds import object_box
+from render.rigs.cameras import light, noise_seed
+from render.rigs.rig import poses
 from render.settings import Settings, environment_maps
 
 Figures = dict[str, tuple[float, tuple[float, ...]]]  # object -> CPU seconds per view, dB of each view
@@ -70,7 +71,7 @@ def sweep(item: BenchObject, variants: list[str]) -> Figures:
     light_scene(chosen, maps[chosen.hdri])
     configure(Settings(RESOLUTION), threads=1)
     cameras = [pose for view_set in poses(SEED, item.uid).values() for pose in view_set]
-    boxes = [object_box(points, cameras[view].c2w(), RESOLUTION) for view in VIEWS]
+    boxes = [object_box(points, cameras[view], RESOLUTION) for view in VIEWS]
     figures: Figures = {}
     with tempfile.TemporaryDirectory(prefix="settings-sweep-") as scratch:
         render_view(cameras[0], 0, Path(scratch), boxes[0])  # warm-up: 32 views share the BVH

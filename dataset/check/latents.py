@@ -47,6 +47,7 @@ def latent_kind(url: str, form: LatentFormat) -> SetKind:
 
     return SetKind(
         names=lambda uid, _: latent_names(uid),
+        is_member=lambda name: name in latent_names(name.partition(".")[0]),
         validate=validate,
         fault=fault,
         shard_remedy=lambda shard: encode_again(url, shard),

@@ -7,7 +7,7 @@ import hashlib
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,8 +16,7 @@ from dataset.format.passes import check_pass
 from dataset.format.schema import (
     Meta,
     check_uid,
-    member_names,
-    meta_name,
+    is_member_name,
     parse_meta,
     sample_names,
     validate_sample,
@@ -43,7 +42,8 @@ class Problem:
 class SetKind:
     """The checks for a set of images or of latents, and the remedies to state in error messages about such a set."""
 
-    names: Callable[[str, Iterable[str]], list[str]]  # of the members of a uid, given the names of those found
+    names: Callable[[str, Mapping[str, bytes]], list[str]]  # of the members that a uid must have, given those found
+    is_member: Callable[[str], bool]  # a sample can have a member of this name
     validate: Callable[[Mapping[str, bytes], str], Meta]  # checks a whole sample; raises UserError
     fault: Callable[[str, bytes, Meta | None], str]  # problem of a member other than the metadata, or ""
     shard_remedy: Callable[[str], str]  # what to do about a damaged shard
@@ -61,7 +61,9 @@ def _image_fault(name: str, data: bytes, meta: Meta | None) -> str:
     return "" if shape == square else f"has shape {shape}, but its metadata says {square}"
 
 
-IMAGE_SET: Final = SetKind(sample_names, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN)
+IMAGE_SET: Final = SetKind(
+    sample_names, is_member_name, validate_sample, _image_fault, render_again, REPEAT_COMMAND, RENDER_AGAIN
+)
 
 
 class HashingReader:
@@ -162,19 +164,15 @@ class ShardCheck:
         members, self.sound = self.sound, {}
         if uid not in self.uids:
             return
-        names = self.kind.names(uid, self._named(uid, members))
+        names = self.kind.names(uid, members)
         for name in names:
             if name not in self.seen:
                 self.add(f"{self.name}.tar/{name}", "missing member")
+        for name in members:
+            if name not in names:
+                self.add(f"{self.name}.tar/{name}", "unexpected member: the metadata of its object do not list it")
         if set(members) != set(names) or not self._valid(members):
             self._each_content(uid, members)
-
-    def _named(self, uid: str, members: Mapping[str, bytes]) -> Iterable[str]:
-        """Return the members that the sample of `uid` has by its metadata; if these are damaged, those found."""
-        try:
-            return member_names(uid, parse_meta(members[meta_name(uid)], uid).passes)
-        except (KeyError, UserError):
-            return [name for name in self.seen if name.startswith(f"{uid}.")]
 
     def _valid(self, members: Mapping[str, bytes]) -> bool:
         """Return whether a complete sample satisfies the schema. If so, keep its metadata without the views."""
@@ -224,8 +222,8 @@ def _foreign(info: tarfile.TarInfo, kind: SetKind) -> str:
         return "an absolute path or one with .."
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():
         return "not a regular file"
-    uid = info.name.partition(".")[0]
     try:
-        return "" if info.name in kind.names(check_uid(uid), [info.name]) else "its name is not in the schema"
+        check_uid(info.name.partition(".")[0])
     except UserError as error:
         return str(error)
+    return "" if kind.is_member(info.name) else "its name is not in the schema"

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from dataset.errors import UserError
-from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, View, dump_meta, member_name, meta_name
+from dataset.format.schema import VIEW_SETS, Meta, View, dump_meta, member_name, meta_name
 from dataset.images.prepare import UInt8, decode_webp, encode_webp
 
 PASSES_REMEDY: Final = "which cannot be averaged; copy the set without --resolution, or render it at that resolution"
@@ -75,7 +75,7 @@ def downscale_sample(members: Mapping[str, bytes], meta: Meta, resolution: int, 
     views, images = {}, {}
     for view_set in VIEW_SETS:
         smaller = []
-        for i in range(VIEWS_PER_SET):
+        for i in range(len(meta.views[view_set])):
             name = member_name(meta.uid, view_set, i)
             rgba = decode_webp(members[name], f"{where}/{name}")
             if rgba.shape != expected:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from dataset.camera import convert_c2w, world_to_camera
 from dataset.export.layout import Files, Layout, encode_png, no_files
 from dataset.export.visual_hull import hull_points
-from dataset.format.schema import ALL_VIEWS
 from dataset.images.prepare import composite_white
-from dataset.reading.rendered_object import RenderedObject, view_name
+from dataset.reading.rendered_object import RenderedObject
+from dataset.reading.shard_set import key_name
 
 
 def quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,8 +49,8 @@ def _object_files(item: RenderedObject) -> Files:
         f"{model}/images.txt": _text(_images(item)),
         f"{model}/points3D.txt": _text(_points(item)),
     }
-    for number, (image, on_white) in enumerate(zip(item.images, composite_white(item.images), strict=True)):
-        name = f"{view_name(number)}.png"
+    for key, image, on_white in zip(item.keys, item.images, composite_white(item.images), strict=True):
+        name = f"{key_name(key)}.png"
         files[f"{item.uid}/images/{name}"] = encode_png(np.rint(on_white * 255).astype(np.uint8))
         files[f"{item.uid}/masks/{name}.png"] = encode_png(image[..., 3])
     return files
@@ -68,7 +68,7 @@ def _images(item: RenderedObject) -> Iterator[str]:
     matrices = world_to_camera(convert_c2w(item.c2w, "blender", "opencv"))
     for number, matrix in enumerate(matrices, start=1):
         numbers = [float(value) for value in (*quaternion(matrix[:, :3]), *matrix[:, 3])]
-        yield f"{number} {' '.join(map(repr, numbers))} {number} {view_name(number - 1)}.png"
+        yield f"{number} {' '.join(map(repr, numbers))} {number} {key_name(item.keys[number - 1])}.png"
         yield ""
 
 
@@ -82,4 +82,4 @@ def _text(lines: Iterator[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-COLMAP: Final = Layout("colmap", ALL_VIEWS, ("{uid}",), _object_files, no_files)
+COLMAP: Final = Layout("colmap", None, ("{uid}",), _object_files, no_files)

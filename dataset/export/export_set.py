@@ -122,6 +122,12 @@ def _is_finished(out: Path, layout: Layout, uid: str) -> bool:
 
 def _export_object(shards: ShardSet, place: Place, out: Path, layout: Layout) -> None:
     """Write the folders of one object."""
+    meta = shards.meta(*place)
+    if meta.projection != "perspective":
+        raise UserError(
+            f"{shards.url}: the object {meta.uid} has {meta.projection} cameras (rig {meta.rig}), which the layout "
+            f"{layout.name} cannot describe; export a set with perspective cameras"
+        )
     item = read_object(shards, place, layout.views)
     files = layout.object_files(item)
     for folder in layout.folders_of(item.uid):

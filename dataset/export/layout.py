@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset.format.schema import ViewSet
+from dataset.format.schema import ViewKey
 from dataset.reading.rendered_object import RenderedObject
 
 Files = Mapping[str, bytes]  # path relative to a folder, with "/" -> content
-ViewKeys = tuple[tuple[ViewSet, int], ...]
+ViewKeys = tuple[ViewKey, ...]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Layout:
 
     Attributes:
         name: Name on the command line.
-        views: The views that `object_files` receives, in this order.
+        views: The views that `object_files` receives, in this order. None: all views, whatever the camera rig.
         folders: Folders of one object, relative to the output folder; "{uid}" stands for the object's uid.
         object_files: Function from an object to its files. Their paths are relative to the output folder and inside
             one of the object's `folders`.
@@ -32,7 +32,7 @@ class Layout:
     """
 
     name: str
-    views: ViewKeys
+    views: ViewKeys | None
     folders: tuple[str, ...]
     object_files: Callable[[RenderedObject], Files]
     set_files: Callable[[Sequence[str]], Files]

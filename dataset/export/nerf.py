@@ -8,9 +8,10 @@ whose z axis points up. This is the "blender" convention of `dataset.camera`, so
 from typing import Any, Final
 
 from dataset.export.layout import Files, Layout, encode_png, no_files
-from dataset.format.schema import ALL_VIEWS, View
+from dataset.format.schema import View
 from dataset.io.files import json_bytes
-from dataset.reading.rendered_object import RenderedObject, view_name
+from dataset.reading.rendered_object import RenderedObject
+from dataset.reading.shard_set import key_name
 
 HELD_OUT_EVERY: Final = 8  # as in nerfstudio and in 3D Gaussian Splatting
 # instant-ngp scales and shifts positions into its scene, the cube [0, 1]^3; objects are in [-0.5, 0.5]^3.
@@ -24,7 +25,7 @@ def transforms(item: RenderedObject) -> dict[str, Any]:
     Every view has its own intrinsics. Every eighth view is in `test_filenames` and `val_filenames`, the others are in
     `train_filenames`; instant-ngp ignores these lists and uses all views.
     """
-    names = [f"images/{view_name(number)}.png" for number in range(len(item.views))]
+    names = [f"images/{key_name(key)}.png" for key in item.keys]
     held_out = names[::HELD_OUT_EVERY]
     return {
         "camera_model": "PINHOLE",
@@ -54,9 +55,10 @@ def _frame(name: str, view: View, size: int) -> dict[str, Any]:
 
 def _object_files(item: RenderedObject) -> Files:
     images = {
-        f"{item.uid}/images/{view_name(number)}.png": encode_png(image) for number, image in enumerate(item.images)
+        f"{item.uid}/images/{key_name(key)}.png": encode_png(image)
+        for key, image in zip(item.keys, item.images, strict=True)
     }
     return {**images, f"{item.uid}/transforms.json": json_bytes(transforms(item))}
 
 
-NERF: Final = Layout("nerf", ALL_VIEWS, ("{uid}",), _object_files, no_files)
+NERF: Final = Layout("nerf", None, ("{uid}",), _object_files, no_files)

@@ -45,7 +45,12 @@ class Surface:
 
 
 def encode_passes(
-    surface: Surface, passes: Sequence[PassName], c2w: NDArray[np.float64], K: NDArray[np.float64]
+    surface: Surface,
+    passes: Sequence[PassName],
+    c2w: NDArray[np.float64],
+    K: NDArray[np.float64],
+    *,
+    orthographic: bool = False,
 ) -> dict[PassName, bytes]:
     """Encode passes of one view as PNG files.
 
@@ -54,6 +59,7 @@ def encode_passes(
         passes: Names of the passes.
         c2w: Camera-to-world matrix [4, 4], in the "blender" convention of `dataset.camera`.
         K: Intrinsic matrix [3, 3], in pixels.
+        orthographic: Whether the camera is orthographic.
 
     Raises:
         ValueError: A depth or a position is out of the range that can be stored.
@@ -64,7 +70,7 @@ def encode_passes(
         "normal": lambda: _directions(surface.normal),
         "camera-normal": lambda: _directions(surface.normal @ c2w[:3, :3]),
         "albedo": lambda: _bytes(to_srgb(surface.albedo)),
-        "position": lambda: _positions(unproject(surface.depth, c2w, K), covered),
+        "position": lambda: _positions(unproject(surface.depth, c2w, K, orthographic=orthographic), covered),
         "mask": lambda: np.full(covered.shape, 255, np.uint8),
         "material": lambda: _bytes(np.stack([np.zeros_like(surface.depth), surface.roughness, surface.metallic], -1)),
     }
@@ -76,19 +82,23 @@ def encode_passes(
     return encoded
 
 
-def unproject(depth: NDArray[Any], c2w: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.float64]:
+def unproject(
+    depth: NDArray[Any], c2w: NDArray[np.float64], K: NDArray[np.float64], *, orthographic: bool = False
+) -> NDArray[np.float64]:
     """Return the points [h, w, 3] in world axes that the centers of pixels show.
 
     Args:
         depth: Distance along the view axis [h, w], in world units. Where it is 0, the result is the camera's position.
         c2w: Camera-to-world matrix [4, 4], in the "blender" convention of `dataset.camera`.
         K: Intrinsic matrix [3, 3], in pixels.
+        orthographic: Whether the camera is orthographic.
     """
     height, width = depth.shape
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     right, down = (x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1]
     rays = np.stack([right, -down, -np.ones_like(right)], -1)
-    points: NDArray[np.float64] = (rays * depth[..., None]) @ c2w[:3, :3].T + c2w[:3, 3]
+    local = np.concatenate([rays[..., :2], -depth[..., None]], -1) if orthographic else rays * depth[..., None]
+    points: NDArray[np.float64] = local @ c2w[:3, :3].T + c2w[:3, 3]
     return points
 
 

@@ -4,14 +4,15 @@ A sample has 33 members: `UID.meta.json`, then `UID.fixed_00.webp` ... `UID.fixe
 `UID.random_15.webp`. The images are lossless RGBA with straight alpha. WebDataset splits a member name at its first
 dot, so a uid contains no dot.
 
-A sample can also contain passes (`dataset.format.passes`), which its metadata list: `UID.fixed_00.depth.png` and so on,
-after the images. Its schema version is then 2.
+A sample of schema version 2 has views of another camera rig, up to 100 in each view set, or passes
+(`dataset.format.passes`), which follow the images: `UID.fixed_00.depth.png` and so on. Its metadata name the rig and
+list the views and the passes.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -21,13 +22,17 @@ from dataset.errors import UserError
 from dataset.format.passes import PASSES, PassName, check_pass
 
 SCHEMA_VERSION: Final = 1
-PASSES_VERSION: Final = 2  # of a sample with passes
+EXTENDED_VERSION: Final = 2  # of a sample with another rig, or with passes
 ViewSet = Literal["fixed", "random"]
+ViewKey = tuple[ViewSet, int]  # view set, and index of the view in it
+Projection = Literal["perspective", "orthographic"]
 NormalizeMode = Literal["longest", "sphere"]
 VIEW_SETS: Final[tuple[ViewSet, ...]] = get_args(ViewSet)
 VIEWS_PER_SET: Final = 16
-ALL_VIEWS: Final = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))  # in the order of members
+MAX_VIEWS: Final = 100  # of a view set: their numbers have two digits
+ALL_VIEWS: Final[tuple[ViewKey, ...]] = tuple((s, i) for s in VIEW_SETS for i in range(VIEWS_PER_SET))
 _UID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SUFFIX: Final = re.compile(rf"meta\.json|({'|'.join(VIEW_SETS)})_\d\d\.(webp|({'|'.join(PASSES)})\.png)")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 RendererValue = str | int | float | bool | None
 
@@ -38,7 +43,10 @@ class SchemaError(UserError):
 
 @dataclass(frozen=True)
 class View:
-    """Camera of one image. `c2w` is in the "blender" convention of `dataset.camera`, `K` is in pixels."""
+    """Camera of one image. `c2w` is in the "blender" convention of `dataset.camera`, `K` is in pixels.
+
+    For an orthographic camera, the focal lengths in `K` are pixels per world unit: pixel coordinates are K (x, y, 1).
+    """
 
     elevation_deg: float
     azimuth_deg: float
@@ -84,6 +92,13 @@ class Meta:
     renderer: Mapping[str, RendererValue]
     views: Mapping[ViewSet, tuple[View, ...]]
     passes: tuple[PassName, ...] = ()  # in the order of `dataset.format.passes.PASSES`
+    rig: str = ""  # name and version of the camera rig; empty: the 32 views of the paper
+    projection: Projection = "perspective"
+
+    @property
+    def view_keys(self) -> tuple[ViewKey, ...]:
+        """The views, in the order of their members."""
+        return tuple((view_set, index) for view_set in VIEW_SETS for index in range(len(self.views[view_set])))
 
 
 def check_uid(uid: str) -> str:
@@ -107,15 +122,15 @@ def member_name(uid: str, view_set: ViewSet, index: int) -> str:
     Args:
         uid: Uid of the object.
         view_set: "fixed" or "random".
-        index: Number of the view within the view set, 0 to 15.
+        index: Number of the view within the view set, 0 to 99.
 
     Raises:
         SchemaError: There is no such view, or the uid is not valid.
     """
-    if view_set not in VIEW_SETS or not 0 <= index < VIEWS_PER_SET:
+    if view_set not in VIEW_SETS or not 0 <= index < MAX_VIEWS:
         raise SchemaError(
             f"there is no view number {index} in the view set {view_set!r}; the view sets are {VIEW_SETS}, and their "
-            f"views are numbered 0 to {VIEWS_PER_SET - 1}"
+            f"views are numbered 0 to {MAX_VIEWS - 1} at most"
         )
     return f"{check_uid(uid)}.{view_set}_{index:02d}.webp"
 
@@ -129,26 +144,45 @@ def pass_name(uid: str, view_set: ViewSet, index: int, name: PassName) -> str:
     return f"{member_name(uid, view_set, index).removesuffix('.webp')}.{name}.png"
 
 
-def member_names(uid: str, passes: Sequence[PassName] = ()) -> list[str]:
-    """Return the names of the members of the object `uid`, in their order in a shard: 33, and 32 more per pass."""
-    images = [member_name(uid, view_set, index) for view_set, index in ALL_VIEWS]
-    return [meta_name(uid), *images, *(pass_name(uid, *view, name) for view in ALL_VIEWS for name in passes)]
+def member_names(uid: str, views: Sequence[ViewKey] = ALL_VIEWS, passes: Sequence[PassName] = ()) -> list[str]:
+    """Return the names of the members of the object `uid`, in their order in a shard: by default 33.
 
-
-def sample_names(uid: str, members: Iterable[str]) -> list[str]:
-    """Return the names that the sample of `uid` must have if it has the passes that its members are named after.
-
-    `members` are full member names.
+    Args:
+        uid: Uid of the object.
+        views: The object's views, from `Meta.view_keys`.
+        passes: The object's passes, of each view.
     """
-    ends = {name.removesuffix(".png").rpartition(".")[2] for name in members if name.endswith(".png")}
-    return member_names(uid, [name for name in PASSES if name in ends])
+    images = [member_name(uid, view_set, index) for view_set, index in views]
+    return [meta_name(uid), *images, *(pass_name(uid, *view, name) for view in views for name in passes)]
+
+
+def sample_names(uid: str, members: Mapping[str, bytes]) -> list[str]:
+    """Return the names that the members of the sample of `uid` must have by its metadata, in their order in a shard.
+
+    If the metadata are missing or damaged, the names are those of a sample of schema version 1.
+
+    Args:
+        uid: Uid of the object.
+        members: Members of the sample (full member name -> data).
+    """
+    try:
+        meta = parse_meta(members[meta_name(uid)], uid)
+    except (KeyError, SchemaError):
+        return member_names(uid)
+    return member_names(uid, meta.view_keys, meta.passes)
+
+
+def is_member_name(name: str) -> bool:
+    """Return whether a sample can have a member of this name, such as "UID.meta.json" or "UID.fixed_00.webp"."""
+    uid, _, suffix = name.partition(".")
+    return bool(_UID.fullmatch(uid)) and bool(_SUFFIX.fullmatch(suffix))
 
 
 def dump_meta(meta: Meta) -> bytes:
     """Convert metadata to JSON bytes. Equal metadata give equal bytes; `parse_meta` converts the bytes back."""
     values = asdict(meta)
-    if not meta.passes:
-        del values["passes"]  # as in version 1
+    if meta.schema_version == SCHEMA_VERSION:
+        del values["passes"], values["rig"], values["projection"]
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -259,11 +293,27 @@ def _parse_renderer(reader: _Reader) -> dict[str, RendererValue]:
     return dict(reader.value)
 
 
-def _parse_passes(reader: _Reader) -> tuple[PassName, ...]:
-    names = reader.value.get("passes")
-    if not isinstance(names, list) or not names or names != [name for name in PASSES if name in names]:
+def _parse_extension(reader: _Reader) -> tuple[tuple[PassName, ...], str, Projection]:
+    names, projection = reader.value.get("passes"), reader.text("projection")
+    if not isinstance(names, list) or names != [name for name in PASSES if name in names]:
         raise reader.error("passes", f"is {names!r}, expected some of {list(PASSES)}, in this order")
-    return tuple(names)
+    known = next((known for known in get_args(Projection) if known == projection), None)
+    if known is None:
+        raise reader.error("projection", f"is {projection!r}, expected one of {get_args(Projection)}")
+    return tuple(names), reader.text("rig"), known
+
+
+def _parse_views(reader: _Reader, version: int) -> dict[ViewSet, tuple[View, ...]]:
+    found: dict[ViewSet, tuple[View, ...]] = {}
+    for view_set in VIEW_SETS:
+        given = reader.value.get(view_set)
+        count = VIEWS_PER_SET
+        if version == EXTENDED_VERSION and isinstance(given, list) and len(given) <= MAX_VIEWS:
+            count = len(given)
+        found[view_set] = tuple(_parse_view(view) for view in reader.items(view_set, count))
+    if not any(found.values()):
+        raise reader.error("", "has no views, expected at least one")
+    return found
 
 
 def parse_meta(data: bytes, where: str) -> Meta:
@@ -282,24 +332,25 @@ def parse_meta(data: bytes, where: str) -> Meta:
         raise SchemaError(f"{where}: the metadata are not valid JSON ({error})") from error
     top = _Reader(raw, where)
     version = top.integer("schema_version")
-    if version not in (SCHEMA_VERSION, PASSES_VERSION):
-        readable = f"the versions {SCHEMA_VERSION} and {PASSES_VERSION}"
+    if version not in (SCHEMA_VERSION, EXTENDED_VERSION):
+        readable = f"the versions {SCHEMA_VERSION} and {EXTENDED_VERSION}"
         raise top.error("schema_version", f"is {version}, but this program reads {readable} only")
-    hdri, views = top.nested("hdri"), top.nested("views")
+    hdri = top.nested("hdri")
+    extension = _parse_extension(top) if version == EXTENDED_VERSION else ()
     meta = Meta(
-        schema_version=version,
-        uid=_parse_uid(top),
-        source=top.text("source"),
-        license=top.text("license"),
-        author=top.text("author"),
-        asset_sha256=top.text("asset_sha256"),
-        resolution=top.integer("resolution"),
-        seed=top.integer("seed"),
-        hdri=Hdri(hdri.text("name"), hdri.number("rotation_deg"), hdri.number("strength")),
-        normalization=_parse_normalization(top.nested("normalization")),
-        renderer=_parse_renderer(top.nested("renderer")),
-        views={s: tuple(_parse_view(v) for v in views.items(s, VIEWS_PER_SET)) for s in VIEW_SETS},
-        passes=_parse_passes(top) if version == PASSES_VERSION else (),
+        version,
+        _parse_uid(top),
+        top.text("source"),
+        top.text("license"),
+        top.text("author"),
+        top.text("asset_sha256"),
+        top.integer("resolution"),
+        top.integer("seed"),
+        Hdri(hdri.text("name"), hdri.number("rotation_deg"), hdri.number("strength")),
+        _parse_normalization(top.nested("normalization")),
+        _parse_renderer(top.nested("renderer")),
+        _parse_views(top.nested("views"), version),
+        *extension,
     )
     if not _SHA256.fullmatch(meta.asset_sha256):
         raise top.error("asset_sha256", f"is {meta.asset_sha256!r}, expected 64 hexadecimal digits")
@@ -327,18 +378,19 @@ def validate_sample(members: Mapping[str, bytes], where: str) -> Meta:
             f"{where}: the sample has {len(metas)} members named *.meta.json, expected 1; write the sample again"
         )
     meta = parse_meta(members[metas[0]], f"{where}/{metas[0]}")
-    expected = member_names(meta.uid, meta.passes)
+    views = len(meta.view_keys)
+    expected = member_names(meta.uid, meta.view_keys, meta.passes)
     if missing := [name for name in expected if name not in members]:
         raise SchemaError(f"{where}: the sample lacks the members {', '.join(missing)}; write the sample again")
     if foreign := sorted(set(members) - set(expected)):
         raise SchemaError(f"{where}: the sample has unexpected members: {', '.join(foreign)}; write the sample again")
-    for name in expected[1 : 1 + len(ALL_VIEWS)]:
+    for name in expected[1 : 1 + views]:
         image = decode_webp(members[name], f"{where}/{name}")
         if image.shape != (meta.resolution, meta.resolution, 4):
             raise SchemaError(
                 f"{where}/{name}: the image has the shape {image.shape}, but the metadata of the object say "
                 f"{(meta.resolution, meta.resolution, 4)}"
             )
-    for name in expected[1 + len(ALL_VIEWS) :]:
+    for name in expected[1 + views :]:
         check_pass(name, members[name], f"{where}/{name}", meta.resolution)
     return meta

@@ -7,7 +7,7 @@ tar members have no times and no owner, and their order is fixed. So every run w
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,7 @@ from dataset.io.files import (
 INDEX_NAME: Final = "index.json"
 SET_NAME: Final = "set.json"  # the request that determines the set (dataset.format.set_request)
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
+_IMAGE_SUFFIX: Final = ".webp"
 REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
 
 
@@ -76,6 +77,7 @@ class Index:
 
     objects_per_shard: int
     shards: tuple[ShardEntry, ...]
+    images: int | None = None  # number of images in all shards; None: 32 per object
 
     @property
     def objects(self) -> int:
@@ -84,8 +86,8 @@ class Index:
 
     @property
     def views(self) -> int:
-        """Number of images in all shards."""
-        return self.objects * len(VIEW_SETS) * VIEWS_PER_SET
+        """Number of views in all shards."""
+        return self.objects * len(VIEW_SETS) * VIEWS_PER_SET if self.images is None else self.images
 
     @property
     def bytes(self) -> int:
@@ -121,7 +123,7 @@ def write_shard(
     root: str,
     name: str,
     samples: Iterable[tuple[str, Mapping[str, bytes]]],
-    names: Callable[[str, Iterable[str]], list[str]] = sample_names,
+    names: Callable[[str, Mapping[str, bytes]], list[str]] = sample_names,
 ) -> ShardStats:
     """Write the tar of a shard, `root/NAME.tar`, then its statistics `root/NAME.json`. Return the statistics.
 
@@ -133,8 +135,8 @@ def write_shard(
         name: Name of the shard, without suffix.
         samples: Pairs of a uid and the members of its sample (full member name -> data). The members can be in any
             order. Without samples, an empty but valid shard is written.
-        names: Function that returns, for a uid and the names of its members, the names of the members that the sample
-            must have. The tar contains the members in this order. Default: those of the schema.
+        names: Function that returns, for a uid and its members, the names of the members that the sample must have. The
+            tar contains the members in this order. Default: the names by the schema and the object's metadata.
 
     Raises:
         UserError: A sample has missing or unknown members, a uid is repeated, or a file cannot be written.
@@ -208,11 +210,20 @@ def write_index(fs: Any, root: str, *, num_shards: int, objects_per_shard: int) 
         num_shards: Number of shards. The statistics of the shards 0 to `num_shards` - 1 must exist.
         objects_per_shard: Number of objects per shard, including failed and skipped objects.
     """
-    stats = (read_stats(fs, root, shard_name(i)) for i in range(num_shards))
-    shards = tuple(ShardEntry(s.name, len(s.samples), s.bytes, s.sha256) for s in stats)
-    index = Index(objects_per_shard, shards)
-    totals = {"objects": index.objects, "views": index.views, "bytes": index.bytes}
-    write_json_atomic(fs, f"{root}/{INDEX_NAME}", {"schema_version": SCHEMA_VERSION, "totals": totals, **asdict(index)})
+    shards, images = [], 0
+    for number in range(num_shards):
+        stats = read_stats(fs, root, shard_name(number))
+        shards.append(ShardEntry(stats.name, len(stats.samples), stats.bytes, stats.sha256))
+        images += sum(suffix.endswith(_IMAGE_SUFFIX) for sample in stats.samples for suffix in sample.members)
+    index = Index(objects_per_shard, tuple(shards), images or None)  # a latent set has no images
+    index = replace(index, images=index.views)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "totals": {"objects": index.objects, "views": index.views, "bytes": index.bytes},
+        "objects_per_shard": objects_per_shard,
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_json_atomic(fs, f"{root}/{INDEX_NAME}", content)
     return index
 
 
@@ -241,7 +252,7 @@ def read_index(url: str | Path, remedy: str = REPEAT_COMMAND) -> Index:
         )
         if (objects_per_shard := int(raw["objects_per_shard"])) < 1:
             raise ValueError(f"objects_per_shard is {objects_per_shard}; it must be at least 1")
-        return Index(objects_per_shard, shards)
+        return Index(objects_per_shard, shards, int(raw["totals"]["views"]) if "totals" in raw else None)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a valid index of a shard set ({error!r}); {remedy}") from error
 

@@ -28,10 +28,10 @@ from dataset.format.latents import (
     latent_names,
     read_format,
 )
-from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
+from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
 from dataset.format.shards import INDEX_NAME, Index, read_index
 from dataset.io.files import check_reachable, exists, url_to_fs
-from dataset.reading.shard_set import DamagedMember, Kept, ShardSet, count_samples, fingerprint_of
+from dataset.reading.shard_set import DamagedMember, Kept, ShardSet, check_has_views, count_samples, fingerprint_of
 
 _CACHED_SHARDS: Final = 64  # index tables kept in memory; about 1.4 MB per 1,000 objects
 _OPEN_FILES: Final = 16
@@ -235,11 +235,16 @@ class LatentSet:
 
 
 def open_views(url: str | Path) -> ShardSet | LatentSet:
-    """Open the set at `url`, which is a shard set of images or a latent set.
+    """Open the set at `url`, which is a shard set of images or a latent set, to train a model on it.
 
     Raises:
-        UserError: The set is missing or incomplete.
+        UserError: The set is missing or incomplete, or its first object does not have the 32 views of ALL_VIEWS.
     """
     fs, root = url_to_fs(url)
     check_reachable(fs, root, str(url))
-    return LatentSet(url) if exists(fs, f"{root}/{LATENTS_FILE}") else ShardSet(url)
+    if exists(fs, f"{root}/{LATENTS_FILE}"):
+        return LatentSet(url)
+    shards = ShardSet(url)
+    if (first := next((number for number, count in enumerate(shards.samples_per_shard) if count), None)) is not None:
+        check_has_views(shards.meta(first, 0), ALL_VIEWS, str(url))
+    return shards

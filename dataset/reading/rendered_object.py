@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from dataset.camera import fov_deg
 from dataset.errors import UserError
-from dataset.format.schema import ALL_VIEWS, Normalization, View, ViewSet
+from dataset.format.schema import ALL_VIEWS, Normalization, View, ViewKey
 from dataset.images.prepare import composite_white
-from dataset.reading.shard_set import ShardSet
+from dataset.reading.shard_set import ShardSet, check_has_views, key_name
 
 Place = tuple[int, int]  # the shard of an object, and its sample in the shard
 
@@ -23,6 +23,7 @@ class RenderedObject:
     uid: str
     images: NDArray[np.uint8]  # [f, h, w, 4], straight alpha
     views: tuple[View, ...]  # the camera of each image
+    keys: tuple[ViewKey, ...]  # view set and index of each image
     normalization: Normalization
 
     @property
@@ -56,21 +57,24 @@ class RenderedObject:
         return np.array([(view.elevation_deg, view.azimuth_deg) for view in self.views])
 
 
-def read_object(shards: ShardSet, place: Place, wanted: Sequence[tuple[ViewSet, int]] = ALL_VIEWS) -> RenderedObject:
+def read_object(shards: ShardSet, place: Place, wanted: Sequence[ViewKey] | None = ALL_VIEWS) -> RenderedObject:
     """Read some views of one object of a shard set.
 
     Args:
         shards: The shard set.
         place: Number of the shard, and number of the object (sample) within the shard.
         wanted: The views as pairs (view set, index), such as ("fixed", 3). Default: all 32, in the order of ALL_VIEWS.
+            None: all views of the object, whatever its rig.
 
     Raises:
         UserError: The shard cannot be read.
         DamagedMember: The metadata or an image is corrupt.
     """
     meta = shards.meta(*place)
-    views = tuple(meta.views[view_set][index] for view_set, index in wanted)
-    return RenderedObject(meta.uid, shards.views(*place, wanted), views, meta.normalization)
+    keys = meta.view_keys if wanted is None else tuple(wanted)
+    check_has_views(meta, keys, shards.url)
+    views = tuple(meta.views[view_set][index] for view_set, index in keys)
+    return RenderedObject(meta.uid, shards.views(*place, keys), views, keys, meta.normalization)
 
 
 def view_number(name: str) -> int:
@@ -94,5 +98,4 @@ def view_name(number: int) -> str:
 
     `view_number` is the inverse function.
     """
-    view_set, index = ALL_VIEWS[number]
-    return f"{view_set}_{index:02d}"
+    return key_name(ALL_VIEWS[number])

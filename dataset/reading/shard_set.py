@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from dataset.errors import UserError
 from dataset.format.passes import PassName, decode_pass
-from dataset.format.schema import Meta, SchemaError, ViewSet, member_name, meta_name, parse_meta, pass_name
+from dataset.format.schema import (
+    VIEW_SETS,
+    Meta,
+    SchemaError,
+    ViewKey,
+    ViewSet,
+    member_name,
+    meta_name,
+    parse_meta,
+    pass_name,
+)
 from dataset.format.shards import Index, Member, SampleEntry, ShardStats, read_index, read_stats
 from dataset.images.prepare import decode_webp
 from dataset.io.files import url_to_fs
@@ -234,6 +244,23 @@ class ShardSet:
 
     def _message(self, shard: str, what: str) -> str:
         return f"{self.url}/{shard}: {what}; `python -m dataset verify {self.url}` lists all damage"
+
+
+def check_has_views(meta: Meta, needed: Sequence[ViewKey], url: str) -> None:
+    """Raise UserError if an object was not rendered from all `needed` views. `url` is its shard set, for messages."""
+    missing = [key for key in needed if key not in meta.view_keys]
+    if missing:
+        counts = " and ".join(f"{len(meta.views[view_set])} {view_set}" for view_set in VIEW_SETS)
+        raise UserError(
+            f"{url}: the object {meta.uid} lacks {len(missing)} of {len(needed)} needed views, among others "
+            f"{key_name(missing[0])}; its rig {meta.rig or 'isotropic3d'} has {counts} views; render the set with "
+            "another --rig"
+        )
+
+
+def key_name(key: ViewKey) -> str:
+    """Return the name of a view, such as "fixed_03"."""
+    return f"{key[0]}_{key[1]:02d}"
 
 
 def count_samples(url: str, index: Index, kept: Kept | None) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from dataset.check.statistics import reason
 from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
-from dataset.format.schema import VIEWS_PER_SET, member_name, meta_name, parse_meta
+from dataset.format.schema import ViewSet, member_name
 from dataset.format.set_request import read_set_request
 from dataset.format.shards import SET_NAME, read_index
 from dataset.images.prepare import decode_webp
@@ -47,7 +47,8 @@ class Tile:
     row: Outcome
     coverage: float | None = None  # mean alpha over all views, 0 to 1
     light: str = ""  # file name of the environment light
-    strip: bytes = b""  # WebP: the fixed views side by side
+    strip: bytes = b""  # WebP: the views side by side, of the view set "fixed" or, if it is empty, of "random"
+    views: int = 0  # number of views in `strip`
 
 
 @dataclass
@@ -108,13 +109,14 @@ def _tile(part: Slice, place: int) -> Tile:
     if row.status != "ok":
         return Tile(asset, row)
     sample = part.uids.index(row.uid)
-    names = [meta_name(row.uid), *(member_name(row.uid, "fixed", i) for i in range(VIEWS_PER_SET))]
+    meta = part.reader.meta(part.shard, sample)
+    shown: ViewSet = "fixed" if meta.views["fixed"] else "random"
+    names = [member_name(row.uid, shown, i) for i in range(len(meta.views[shown]))]
     members = part.reader.read(part.shard, sample, names)
     where = f"{part.reader.url}/"
-    meta = parse_meta(members[names[0]], where + names[0])
     coverage = float(np.mean([view.alpha_coverage for views in meta.views.values() for view in views]))
-    views = [decode_webp(members[name], where + name) for name in names[1:]]
-    return Tile(asset, row, coverage, meta.hdri.name, encode_strip(views))
+    views = [decode_webp(members[name], where + name) for name in names]
+    return Tile(asset, row, coverage, meta.hdri.name, encode_strip(views), len(views))
 
 
 def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.errors import UserError
-from dataset.format.schema import VIEW_SETS, VIEWS_PER_SET, ViewSet
+from dataset.format.schema import MAX_VIEWS, VIEW_SETS, ViewKey
 from dataset.images.prepare import contact_sheet
 from dataset.reading.shard_set import ShardSet
 
@@ -22,25 +22,28 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
         url: Folder or fsspec URL of the shard set.
         out: Path of the PNG file to write.
         objects: Largest number of objects to show.
-        views_per_set: Number of views to show of each view set, 1 to 16.
+        views_per_set: Number of views to show of each view set, 1 to 100; fewer if the set has fewer.
 
     Raises:
         UserError: The set is empty, `objects` or `views_per_set` is out of range, or `out` cannot be written.
     """
-    if objects < 1 or not 1 <= views_per_set <= VIEWS_PER_SET:
+    if objects < 1 or not 1 <= views_per_set <= MAX_VIEWS:
         raise UserError(
             f"--objects is {objects} and --views-per-set is {views_per_set}; --objects must be at least 1, and "
-            f"--views-per-set 1 to {VIEWS_PER_SET}"
+            f"--views-per-set 1 to {MAX_VIEWS}"
         )
     shards = ShardSet(url)
     if not len(shards):
         raise UserError(
             f"the set {url} contains no rendered objects; run `python -m dataset info {url}` to see why they failed"
         )
-    wanted: list[tuple[ViewSet, int]] = [
-        (view_set, i * VIEWS_PER_SET // views_per_set) for view_set in VIEW_SETS for i in range(views_per_set)
-    ]
     places = _spread(shards.samples_per_shard, objects)
+    counts = {view_set: len(views) for view_set, views in shards.meta(*places[0]).views.items()}
+    wanted: list[ViewKey] = [
+        (view_set, i * counts[view_set] // min(views_per_set, counts[view_set]))
+        for view_set in VIEW_SETS
+        for i in range(min(views_per_set, counts[view_set]))
+    ]
     views = [view for place in places for view in shards.views(*place, wanted)]
     captions = [text for place in places for text in (shards.uid(*place), *[""] * (len(wanted) - 1))]
     _save(contact_sheet(views, len(wanted), captions=captions), out)

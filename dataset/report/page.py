@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from dataset.check.statistics import reason
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome
-from dataset.format.schema import VIEWS_PER_SET
 from dataset.html.formats import format_bytes, format_object_count
 from dataset.html.parts import BarTable, Histogram, KeyNumber, make_bar_table, make_histogram
 from dataset.html.templates import render_page
@@ -76,7 +75,7 @@ def report_page(report: SetReport) -> str:
         "histograms": _histograms(report),
         "bar_tables": _bar_tables(report),
         "requested": about.requested,
-        "views": VIEWS_PER_SET,
+        "views": max((tile.views for tile in report.tiles), default=0),
         "view_side": VIEW_SIDE,
         "quality": STRIP_QUALITY,
         "strips": "\n".join(base64.b64encode(tile.strip).decode() for tile in report.tiles if tile.strip),
@@ -86,11 +85,11 @@ def report_page(report: SetReport) -> str:
 
 
 def _key_numbers(report: SetReport) -> list[KeyNumber]:
-    about, outcomes = report.about, report.about.outcomes
+    about, outcomes, objects = report.about, report.about.outcomes, report.about.index.objects
     seconds, memory, statuses = outcomes.seconds, outcomes.peak_rss_mb, outcomes.statuses
     return [
-        KeyNumber("objects in shards", f"{about.index.objects:,}", f"of {about.requested:,} requested"),
-        KeyNumber("views", f"{about.index.views:,}", f"{2 * VIEWS_PER_SET} per object"),
+        KeyNumber("objects in shards", f"{objects:,}", f"of {about.requested:,} requested"),
+        KeyNumber("views", f"{about.index.views:,}", f"{about.index.views / max(1, objects):.4g} per object"),
         KeyNumber("size", format_bytes(about.index.bytes), f"in {len(about.index.shards):,} shards"),
         KeyNumber("failed", f"{statuses['failed']:,}", f"skipped {statuses['skipped']:,}", bad=statuses["failed"] > 0),
         KeyNumber("seconds per object", f"{seconds.percentile(50):.1f}", f"95% within {seconds.percentile(95):.1f}"),

@@ -18,15 +18,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from dataset.camera import intrinsics
 from dataset.errors import UserError
 from dataset.format.outcomes import Flag
 from dataset.format.passes import encode_passes
 from dataset.format.schema import (
-    ALL_VIEWS,
-    PASSES_VERSION,
+    EXTENDED_VERSION,
     SCHEMA_VERSION,
     VIEW_SETS,
+    Hdri,
     Meta,
     View,
     ViewSet,
@@ -37,7 +36,6 @@ from dataset.format.schema import (
 )
 from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
-from render.blender.cameras import Pose, light, noise_seed, poses
 from render.blender.quality_flags import (
     NOISY,
     SPECKLE,
@@ -50,6 +48,8 @@ from render.blender.quality_flags import (
 )
 from render.blender.screen_bounds import object_box
 from render.blender.timing import PartTimer
+from render.rigs.cameras import Pose, light, noise_seed
+from render.rigs.rig import Rig, default_rig
 from render.settings import Device, environment_maps, parse_device
 from render.workers.protocol import Hello, RenderJob, Reply, parse_job, to_line
 
@@ -138,7 +138,7 @@ def render_sample(
     from render.blender.cycles import configure, render_view
     from render.blender.geometry.repair import pieces
     from render.blender.geometry.sides import hide_back_faces
-    from render.blender.scene import ObjectError, light_scene, normalize, outline_points, prepare
+    from render.blender.scene import ObjectError, normalize, outline_points, prepare
     from render.blender.textures import sanitize_textures
 
     uid, settings = job.asset.uid, job.settings
@@ -151,19 +151,18 @@ def render_sample(
         incomplete = sanitize_textures(path.parent, root, masks=path.suffix.lower() == ".obj")
         missing: tuple[Flag, ...] = ("missing-texture",) if incomplete else ()
         points = outline_points()
-    maps = environment_maps(Path(settings.hdri) if settings.hdri else bundled_maps())
-    chosen = light(job.seed, uid, list(maps), job.settings.exposure_range)
     with timer.part("light"):
-        hdri = light_scene(chosen, maps[chosen.hdri])
+        hdri = _light(job, settings.rig or default_rig())
     renderer = configure(settings, threads)
-    cameras, first = poses(job.seed, uid), noise_seed(job.seed, uid)
+    rig = settings.rig or default_rig()
+    cameras, first = rig.poses(job.seed, uid), noise_seed(job.seed, uid)
     if settings.backfaces == "hidden":
         hide_back_faces(pieces(), np.array([pose.c2w()[:3, 3] for view_set in VIEW_SETS for pose in cameras[view_set]]))
     members: dict[str, bytes] = {}
     views: dict[Any, tuple[View, ...]] = {}
     all_images: list[Any] = []
     for view_set in VIEW_SETS:
-        boxes = [object_box(points, pose.c2w(), settings.resolution) for pose in cameras[view_set]]
+        boxes = [object_box(points, pose, settings.resolution) for pose in cameras[view_set]]
         images = [render_view(pose, first + i, scratch, boxes[i], timer) for i, pose in enumerate(cameras[view_set])]
         with timer.part("write"):
             members |= {member_name(uid, view_set, i): encode_webp(image) for i, image in enumerate(images)}
@@ -178,7 +177,7 @@ def render_sample(
     members |= _passes(job, cameras, points, scratch, timer)
     asset = job.asset
     meta = Meta(
-        schema_version=PASSES_VERSION if settings.passes else SCHEMA_VERSION,
+        schema_version=EXTENDED_VERSION if settings.passes or settings.rig else SCHEMA_VERSION,
         uid=uid,
         source=asset.source,
         license=asset.license,
@@ -191,6 +190,8 @@ def render_sample(
         renderer=renderer,
         views=views,
         passes=settings.passes,
+        rig=settings.rig.label if settings.rig else "",
+        projection=rig.projection,
     )
     return {meta_name(uid): dump_meta(meta), **members}, flags
 
@@ -217,17 +218,29 @@ def _passes(
         return {}
     members: dict[str, bytes] = {}
     begin_passes(scratch)
-    K = intrinsics(settings.resolution)
-    for view_set, index in ALL_VIEWS:
+    keys = [(view_set, index) for view_set in VIEW_SETS for index in range(len(cameras[view_set]))]
+    for view_set, index in keys:
         pose = cameras[view_set][index]
-        surface = render_surface(pose, scratch, object_box(points, pose.c2w(), settings.resolution), timer)
+        surface = render_surface(pose, scratch, object_box(points, pose, settings.resolution), timer)
         try:
             with timer.part("passes"):
-                encoded = encode_passes(surface, settings.passes, pose.c2w(), K)
+                K, orthographic = pose.K(settings.resolution), pose.width is not None
+                encoded = encode_passes(surface, settings.passes, pose.c2w(), K, orthographic=orthographic)
         except ValueError as error:
             raise ObjectError("render", "PassOutOfRange", str(error)) from error
         members |= {pass_name(uid, view_set, index, name): data for name, data in encoded.items()}
     return members
+
+
+def _light(job: RenderJob, rig: Rig) -> Hdri:
+    """Light the open scene as the rig says."""
+    from render.blender.scene import light_scene, light_white
+
+    if rig.light == "white":
+        return light_white(rig.light_strength)
+    maps = environment_maps(Path(job.settings.hdri) if job.settings.hdri else bundled_maps())
+    chosen = light(job.seed, job.asset.uid, list(maps), job.settings.exposure_range)
+    return light_scene(chosen, maps[chosen.hdri])
 
 
 def _noisiest(cameras: list[Pose], images: list[Any]) -> tuple[Pose, Any] | None:
@@ -243,7 +256,7 @@ def _view(pose: Pose, image: Any) -> View:
         azimuth_deg=pose.azimuth_deg,
         distance=pose.distance,
         c2w=tuple(map(tuple, pose.c2w().tolist())),
-        K=tuple(map(tuple, intrinsics(len(image)).tolist())),
+        K=tuple(map(tuple, pose.K(len(image)).tolist())),
         alpha_coverage=alpha_coverage(image),
         clipped=is_clipped(image),
     )

@@ -3,6 +3,7 @@
 The settings follow SyncDreamer's script, which the paper uses (section 4.1), except where a comment says otherwise.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +15,10 @@ from PIL import Image
 
 from dataset.camera import LENS_MM, SENSOR_MM
 from dataset.format.schema import RendererValue
-from render.blender.cameras import Pose
 from render.blender.device import choose, use
 from render.blender.screen_bounds import PixelBox
 from render.blender.timing import PartTimer, RenderClock
+from render.rigs.cameras import Pose
 from render.settings import Settings
 
 Rgba = NDArray[np.uint8]  # [h, w, 4], straight alpha
@@ -160,7 +161,7 @@ def render_view(
     image = np.zeros((height, width, 4), np.uint8)
     if box.is_empty():
         return image
-    scene.camera.matrix_world = Matrix(pose.c2w().tolist())
+    place_camera(scene.camera, pose)
     scene.cycles.seed = noise_seed
     scene.render.filepath = str(path)
     render_only(scene.render, box)
@@ -173,6 +174,15 @@ def render_view(
         _CLOCK.add_to(timer)
     image[image[..., 3] == 0] = 0  # the denoiser leaves color in empty pixels
     return image
+
+
+def place_camera(camera: Any, pose: Pose) -> None:
+    """Give Blender's camera object the position and the lens of `pose`."""
+    camera.matrix_world = Matrix(pose.c2w().tolist())
+    if pose.width is not None:
+        camera.data.type, camera.data.ortho_scale = "ORTHO", pose.width
+    elif pose.fov_deg is not None:
+        camera.data.lens = SENSOR_MM / 2 / math.tan(math.radians(pose.fov_deg) / 2)
 
 
 def render_only(render: Any, box: PixelBox) -> None:

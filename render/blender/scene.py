@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from dataset.format.outcomes import Failure, Flag, Stage
 from dataset.format.schema import Hdri, Normalization, NormalizeMode
-from render.blender.cameras import Light
 from render.blender.colors import color_by_vertex, draws_images, show_texture
 from render.blender.empty_file import open_empty_file
 from render.blender.geometry.coincident import Floats
@@ -30,6 +29,7 @@ from render.blender.geometry.repair_all import repair_all
 from render.model_files.errors import ModelError
 from render.model_files.prepare import prepare_model
 from render.model_files.prepared import Scenes
+from render.rigs.cameras import Light
 from render.settings import Up
 
 SPHERE_RADIUS: Final = 0.62  # the largest sphere that fits the frame is 1.5 * sin(fov / 2) = 0.624
@@ -364,6 +364,17 @@ def light_scene(light: Light, path: Path) -> Hdri:
     background.inputs["Strength"].default_value = strength = round(strength_at_0 * 2**light.exposure, 4)
     links.new(environment.outputs["Color"], background.inputs["Color"])
     return Hdri(light.hdri, light.rotation_deg, strength)
+
+
+def light_white(strength: float) -> Hdri:
+    """Make a white world of the radiance `strength` the only light, as SyncDreamer's rendering script does."""
+    world = bpy.data.worlds.new("white")
+    bpy.context.scene.world = world
+    world.use_nodes = True
+    background = world.node_tree.nodes["Background"]
+    background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
+    background.inputs["Strength"].default_value = strength
+    return Hdri("white", 0.0, strength)
 
 
 def _importance_map(width: int) -> int:

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dataset.camera import convert_c2w, intrinsics
+from dataset.camera import convert_c2w
+from render.rigs.cameras import Pose
 
 MARGIN: Final = 2  # pixels, for rounding errors
 _NEAREST: Final = 1e-3  # depth; the projection of a closer vertex is not reliable
@@ -30,7 +31,7 @@ class PixelBox:
         return self.right <= self.left or self.bottom <= self.top
 
 
-def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
+def object_box(points: ArrayLike, pose: Pose, resolution: int) -> PixelBox:
     """Project points into a square image. Return their bounding rectangle, enlarged by MARGIN pixels on each side.
 
     If all points are in front of the camera, faces between them lie inside the rectangle too. If any point is not in
@@ -38,16 +39,17 @@ def object_box(points: ArrayLike, c2w: ArrayLike, resolution: int) -> PixelBox:
 
     Args:
         points: World positions of n points [3, n].
-        c2w: Camera-to-world matrix [4, 4].
+        pose: The camera.
         resolution: Width and height of the image in pixels.
     """
-    positions = np.asarray(points, np.float32)
+    positions, c2w = np.asarray(points, np.float32), pose.c2w()
     local = _camera_axes(c2w) @ positions + _camera_shift(c2w)
     depth = local[2]
     if depth.min() <= _NEAREST:
         return PixelBox(0, 0, resolution, resolution)
-    focal, center = intrinsics(resolution)[0, 0], resolution / 2
-    x, y = local[0] / depth * focal + center, local[1] / depth * focal + center
+    focal, center = pose.K(resolution)[0, 0], resolution / 2
+    scale = focal if pose.width is not None else focal / depth
+    x, y = local[0] * scale + center, local[1] * scale + center
     low = np.floor([x.min(), y.min()]).astype(int) - MARGIN
     high = np.ceil([x.max(), y.max()]).astype(int) + MARGIN
     left, top, right, bottom = np.clip([*low, *high], 0, resolution).tolist()

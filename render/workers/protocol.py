@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Failure
-from render.settings import Settings
+from render.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def parse_job(line: str) -> RenderJob:
         raw["path"],
         raw["asset_sha256"],
         raw["seed"],
-        Settings(**{**raw["settings"], "passes": tuple(raw["settings"]["passes"])}),
+        read_settings(raw["settings"]),
         raw["tar"],
         raw.get("root", ""),
     )

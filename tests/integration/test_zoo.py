@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dataset.format.outcomes import Flag
-from render.blender.cameras import Light, Pose
 from render.blender.quality_flags import in_order
+from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.fault_zoo import zoo
 from tests.support.make_models import box_glb

@@ -23,7 +23,7 @@ from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
 from dataset.format.passes import PassName, Surface, encode_passes
 from dataset.format.schema import (
     ALL_VIEWS,
-    PASSES_VERSION,
+    EXTENDED_VERSION,
     SCHEMA_VERSION,
     VIEW_SETS,
     VIEWS_PER_SET,
@@ -108,7 +108,7 @@ def make_sample(
     about = replace(
         _meta(uid, number, resolution, seed, views),
         passes=passes,
-        schema_version=PASSES_VERSION if passes else SCHEMA_VERSION,
+        schema_version=EXTENDED_VERSION if passes else SCHEMA_VERSION,
     )
     for view_set, i in ALL_VIEWS if passes else ():
         c2w, K = (np.array(getattr(views[view_set][i], name)) for name in ("c2w", "K"))

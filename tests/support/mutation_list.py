@@ -89,8 +89,8 @@ MUTATIONS: Final = (
         "tests/dataset/images/test_decode.py",
     ),
     # render
-    Mutation("render/blender/cameras.py", "sorted(hdris)[", "list(hdris)[", "tests/render/blender/test_cameras.py"),
-    Mutation("render/blender/cameras.py", "(-10.0, 40.0)", "(-10.0, 30.0)", "tests/render/blender/test_cameras.py"),
+    Mutation("render/rigs/cameras.py", "sorted(hdris)[", "list(hdris)[", "tests/render/rigs/test_cameras.py"),
+    Mutation("render/rigs/isotropic3d.toml", "[-10, 40]", "[-10, 30]", "tests/render/rigs/test_cameras.py"),
     Mutation("render/sources/licenses.py", '"CC-BY-NC-4.0"', '"CC-BY-4.0"', "tests/render/sources/test_licenses.py"),
     Mutation(
         "render/output/shard_assembler.py",

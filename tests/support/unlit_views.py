@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from render.blender import cycles, scene
-from render.blender.cameras import Pose
+from render.rigs.cameras import Pose
 from render.settings import Settings
 
 ELEVATIONS_DEG = (5.0, 35.0)

@@ -192,7 +192,7 @@ class ShardEncoder:
         write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
 
 
-def _names(uid: str, _: Iterable[str]) -> list[str]:
+def _names(uid: str, _: Mapping[str, bytes]) -> list[str]:
     return latent_names(uid)
 
 

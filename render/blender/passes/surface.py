@@ -10,15 +10,14 @@ from typing import Any, Final
 
 import bpy
 import numpy as np
-from mathutils import Matrix
 from numpy.typing import NDArray
 
 from dataset.format.passes import Surface
-from render.blender.cameras import Pose
-from render.blender.cycles import render_only
+from render.blender.cycles import place_camera, render_only
 from render.blender.passes.base_colors import MATERIAL_AOV, show_base_colors
 from render.blender.screen_bounds import PixelBox
 from render.blender.timing import PartTimer
+from render.rigs.cameras import Pose
 
 _FAR: Final = 1e9  # Cycles' depth of the background is 1e10
 _LAYERS: Final = ("Image", "Depth", "Normal", MATERIAL_AOV)  # outputs of the compositor's node Render Layers
@@ -78,7 +77,7 @@ def render_surface(pose: Pose, scratch: Path, box: PixelBox | None, timer: PartT
     layers = {name: np.zeros((height, width, 4)) for name in _LAYERS}
     if not box.is_empty():
         with timer.part("passes"):
-            scene.camera.matrix_world = Matrix(pose.c2w().tolist())
+            place_camera(scene.camera, pose)
             render_only(scene.render, box)
             bpy.ops.render.render()
             for name in _LAYERS:

@@ -56,7 +56,7 @@ def rewrite(
         members = make_sample(uid, number, resolution=8, passes=passes)
         change(uid, members)
         samples.append((uid, members))
-    write_shard(fs, root, "shard-000000", samples)
+    write_shard(fs, root, "shard-000000", samples, lambda _, members: list(members))
     write_index(fs, root, num_shards=len(list(shard_set.glob("shard-*.tar"))), objects_per_shard=2)
 
 

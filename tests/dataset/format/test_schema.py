@@ -109,8 +109,8 @@ def test_member_names_are_33_and_ordered():
     assert len(names) == 33
     assert names[:2] == ["a.meta.json", "a.fixed_00.webp"]
     assert names[-1] == "a.random_15.webp"
-    with pytest.raises(SchemaError, match="numbered 0 to 15"):
-        schema.member_name("a", "fixed", 16)
+    with pytest.raises(SchemaError, match="numbered 0 to 99"):
+        schema.member_name("a", "fixed", 100)
 
 
 def test_outcomes_round_trip():

@@ -53,5 +53,5 @@ def test_an_empty_set_and_an_unwritable_output_are_explained(folder: Path, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         preview(folder, tmp_path / "file" / "x.png")
-    with pytest.raises(UserError, match="1 to 16"):
-        preview(folder, tmp_path / "x.png", views_per_set=17)
+    with pytest.raises(UserError, match="1 to 100"):
+        preview(folder, tmp_path / "x.png", views_per_set=101)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from render.blender.cameras import Light, Pose
+from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.make_models import box_glb
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset.format.outcomes import Failure
-from render.blender.cameras import Light, Pose
+from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.cases.gltf_looks import write_looks
 from tests.support.cases.gltf_shapes import write_shapes

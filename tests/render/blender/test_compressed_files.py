@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from render.blender.cameras import Light, Pose
+from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.fault_models import textured
 from tests.support.paths import ROOT

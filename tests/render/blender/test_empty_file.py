@@ -12,8 +12,8 @@ from tests.support.paths import ROOT
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
 from render.blender import empty_file, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
-from render.blender.cameras import Light  # noqa: E402
 from render.blender.cycles import configure  # noqa: E402
+from render.rigs.cameras import Light  # noqa: E402
 from render.settings import Settings, environment_maps  # noqa: E402
 
 pytestmark = pytest.mark.integration

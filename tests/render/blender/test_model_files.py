@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from render.blender.cameras import Light, Pose
+from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.make_models import Gltf
 from tests.support.paths import ROOT

@@ -10,9 +10,11 @@ import pytest
 from dataset.camera import intrinsics
 from dataset.format.manifest import Asset
 from dataset.format.passes import DEPTH_STEP, PASSES, decode_pass, to_srgb, unproject
-from dataset.format.schema import ALL_VIEWS, meta_name, parse_meta, pass_name, validate_sample
-from render.blender.cameras import Light, Pose
+from dataset.format.schema import ALL_VIEWS, member_names, meta_name, parse_meta, pass_name, validate_sample
+from dataset.images.prepare import decode_webp
 from render.blender.timing import PartTimer
+from render.rigs.cameras import Light, Pose
+from render.rigs.rig import parse_rig
 from render.settings import Settings, environment_maps
 from render.workers.protocol import RenderJob
 from tests.support.make_models import FACES, Gltf, box_glb
@@ -190,6 +192,41 @@ def test_the_passes_of_every_view_belong_to_its_camera(tmp_path):
         rotation = np.array(view.c2w)[:3, :3]
         np.testing.assert_allclose(read["normal"][mask] @ rotation, read["camera-normal"][mask], atol=0.02)
         assert (read["camera-normal"][mask][:, 2] > 0).all()
+
+
+@pytest.mark.parametrize("pose", [Pose(20.0, 60.0, 2.0, width=1.3), Pose(20.0, 60.0, 2.5, fov_deg=30.0)])
+def test_other_projections_show_the_same_box(tmp_path, pose):
+    found = surface_of(box_glb(tmp_path / "box.glb", size=(1, 0.5, 0.8)), tmp_path, pose)
+    points = unproject(found.depth, pose.c2w(), pose.K(SIDE), orthographic=pose.width is not None)
+    covered = found.depth > 0
+    half = np.array([1, 0.8, 0.5]) / 2
+    assert np.abs(np.abs(points[covered]) - half).min(-1).max() < 1e-3
+    assert (np.abs(points[covered]) <= half + 1e-3).all()
+    # the area of the outline: of a box in parallel projection, the sum of its faces' areas times their cosines
+    if pose.width is not None:
+        toward = np.abs(pose.c2w()[:3, 2])
+        area = (toward * np.array([0.8 * 0.5, 1 * 0.5, 1 * 0.8])).sum()
+        assert covered.mean() * pose.width**2 == pytest.approx(area, rel=0.02)
+
+
+def test_a_sample_of_another_rig_has_its_views_and_its_light(tmp_path):
+    path = box_glb(tmp_path / "box.glb", size=(1, 0.5, 0.8))
+    views = [
+        {"set": "random", "count": 1, "elevation_deg": 10, "azimuth_deg": {"uniform": [0, 360]}, "distance": 2},
+        {"set": "fixed", "count": 3, "elevation_deg": 0, "azimuth_deg": {"relative": [0, 90, 180]}, "distance": 2},
+    ]
+    for view in views:
+        view["width"] = 1.2
+    raw = {"name": "r", "version": 3, "projection": "orthographic", "light": {"kind": "white"}, "views": views}
+    members = sample_of(tmp_path, path, rig=parse_rig(raw, "r"), passes=("depth",))
+    meta = validate_sample(members, "s")
+    assert (meta.rig, meta.projection, meta.hdri.name, meta.schema_version) == ("r v3", "orthographic", "white", 2)
+    assert list(members) == member_names("u", meta.view_keys, meta.passes)
+    start = meta.views["random"][0].azimuth_deg
+    assert [view.azimuth_deg - start for view in meta.views["fixed"]] == [0, 90, 180]
+    assert meta.views["fixed"][0].K[0][0] == pytest.approx(48 / 1.2)
+    image = decode_webp(members["u.fixed_00.webp"], "x")
+    assert (image[..., 3] > 0).mean() == pytest.approx(meta.views["fixed"][0].alpha_coverage, abs=0.02)
 
 
 def test_albedo_times_white_light_is_the_color(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dataset.camera import intrinsics, project
-from render.blender.cameras import Light, Pose, poses
+from render.rigs.cameras import Light, Pose
+from render.rigs.rig import poses
 from render.settings import Settings, environment_maps
 from tests.support.make_models import COLORS, FACES, Gltf, bad_models, box_glb
 

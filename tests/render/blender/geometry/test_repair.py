@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from render.blender.cameras import Light, Pose, poses
+from render.rigs.cameras import Light, Pose
+from render.rigs.rig import poses
 from render.settings import Settings, environment_maps
 from tests.support.paths import ROOT
 

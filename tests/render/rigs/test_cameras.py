@@ -4,7 +4,8 @@ import sys
 import numpy as np
 
 from dataset.camera import c2w_to_spherical
-from render.blender.cameras import light, noise_seed, poses
+from render.rigs.cameras import light, noise_seed
+from render.rigs.rig import poses
 
 HDRIS = [f"{name}.exr" for name in ("city", "courtyard", "forest", "interior", "night", "studio", "sunrise", "sunset")]
 
@@ -45,7 +46,7 @@ def test_everything_is_a_function_of_seed_and_uid():
 
 
 def test_another_process_draws_the_same():
-    code = "from render.blender.cameras import *; "
+    code = "from render.rigs.cameras import *; from render.rigs.rig import poses; "
     code += "print(poses(7, 'x')['random'][3], light(7, 'x', ['a', 'b']), noise_seed(7, 'x'))"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert answer.strip() == f"{poses(7, 'x')['random'][3]} {light(7, 'x', ['a', 'b'])} {noise_seed(7, 'x')}"

@@ -1,41 +1,42 @@
-"""Choose the cameras, the lighting and the noise seed of an object, as pure functions of (seed, uid).
+"""Describe cameras, and choose the lighting and the noise seed of an object, as pure functions of (seed, uid).
 
-`seed` is the seed of the whole shard set. Each object has two sets of 16 cameras, called fixed and random.
-
-The cameras follow the paper (section 4.1), which follows SyncDreamer. Both sets use the same 16 azimuths, 22.5 degrees
-apart, and the distance 1.5 from the origin. All fixed cameras have an elevation of 30 degrees. The elevation of each
-random camera is uniform in [-10, 40] degrees.
+`seed` is the seed of the whole shard set. A rig (`render.rigs.rig`) chooses the cameras.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.camera import DISTANCE, spherical_to_c2w
-from dataset.format.schema import VIEWS_PER_SET, ViewSet
+from dataset.camera import DISTANCE, intrinsics, intrinsics_from_fov, spherical_to_c2w
 from render.procedural.catalog import generator
-
-FIXED_ELEVATION_DEG: Final = 30.0
-RANDOM_ELEVATION_DEG: Final = (-10.0, 40.0)
 
 
 @dataclass(frozen=True)
 class Pose:
     """A camera that looks at the origin: elevation and azimuth in degrees, and distance from the origin.
 
-    dataset.camera defines the conventions of these angles.
+    dataset.camera defines the conventions of these angles. `fov_deg` is the angle between the left and the right border
+    of the image; None: the paper's lens. If `width` is given, the camera is orthographic, and this is the width of what
+    the image shows, in world units.
     """
 
     elevation_deg: float
     azimuth_deg: float
     distance: float = DISTANCE
+    fov_deg: float | None = None
+    width: float | None = None
 
     def c2w(self) -> NDArray[np.float64]:
         """Camera-to-world matrix [4, 4]."""
         return spherical_to_c2w(self.elevation_deg, self.azimuth_deg, self.distance)
+
+    def K(self, resolution: int) -> NDArray[np.float64]:
+        """Intrinsic matrix [3, 3] of an image with `resolution` pixels per side, as `dataset.format.schema.View.K`."""
+        if self.width is not None:
+            return intrinsics(resolution, lens_mm=1.0, sensor_mm=self.width)
+        return intrinsics(resolution) if self.fov_deg is None else intrinsics_from_fov(resolution, self.fov_deg)
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,6 @@ class Light:
     hdri: str
     rotation_deg: float
     exposure: float = 0.0
-
-
-def poses(seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
-    """Return the 16 fixed and the 16 random cameras of the object `uid`.
-
-    `seed` is the seed of the shard set.
-    """
-    azimuths = [360.0 / VIEWS_PER_SET * i for i in range(VIEWS_PER_SET)]
-    elevations = generator("elevations", seed, uid).uniform(*RANDOM_ELEVATION_DEG, VIEWS_PER_SET)
-    return {
-        "fixed": tuple(Pose(FIXED_ELEVATION_DEG, azimuth) for azimuth in azimuths),
-        "random": tuple(Pose(float(e), azimuth) for e, azimuth in zip(elevations, azimuths, strict=True)),
-    }
 
 
 def light(seed: int, uid: str, hdris: Sequence[str], exposure_range: float = 0.0) -> Light:
