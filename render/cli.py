@@ -57,7 +57,7 @@ class RenderCommand:
     """Stop sampling a pixel (after 16, 32, ... samples) when its noise is below this value; 0 takes all samples."""
     seed: int = 0
     """Seed of the random elevations, lighting, render noise and procedural objects."""
-    normalize: NormalizeMode = "longest"
+    normalize: HiddenDefault[NormalizeMode | None] = None
     """longest: scale the longest side to 1, as in SyncDreamer; clipped objects are flagged.
     sphere: scale the bounding sphere to fit the frame, so that no object is clipped.
     """
@@ -76,6 +76,8 @@ class RenderCommand:
     """Also write these passes of each view, as 16-bit or 8-bit PNG files: all, or some of depth, normal (world axes),
     camera-normal, albedo, position, mask, material (roughness, metallic). Default: none.
     """
+    frame: str = "first"
+    """Frame of animated objects: first, random (drawn for each object), or a number N, the frame N after the first."""
     backfaces: Backfaces = "hidden"
     """hidden: make back faces of single-sided materials transparent, as glTF viewers do. drawn: draw both sides."""
     up: HiddenDefault[Up | None] = None
@@ -122,17 +124,19 @@ class RenderCommand:
     def settings(self) -> Settings:
         """Return the settings that change the images."""
         hdri = str(self.hdri.resolve()) if self.hdri else None
+        rig = read_rig(self.rig)
         return Settings(
             resolution=self.resolution,
             samples=self.samples,
             noise_threshold=self.noise_threshold,
-            normalize=self.normalize,
+            normalize=self.normalize or rig.normalize,
             device=self.device,
             hdri=hdri,
             backfaces=self.backfaces,
             up=self.up,
             exposure_range=self.exposure_range,
-            rig=None if self.rig == DEFAULT_RIG else read_rig(self.rig),
+            frame=self.frame,
+            rig=None if self.rig == DEFAULT_RIG else rig,
             passes=tuple(name for name in PASSES if name in self.passes or "all" in self.passes),
         )
 

@@ -118,16 +118,13 @@ def request(command: RenderCommand, mark: str, version: str) -> dict[str, Any]:
 def _settings_json(settings: Settings, maps: list[str] | str) -> dict[str, Any]:
     """Return the render settings as stored in `set.json`.
 
-    `exposure_range` is left out if it is 0, `passes` if there are none, and `rig` if it is the default, so that sets of
-    older versions can be continued.
+    Options of later versions are left out if they have their defaults, so that sets of older versions can be continued.
     """
     values = {**asdict(settings), "hdri": maps}
-    if not settings.exposure_range:
-        del values["exposure_range"]
-    if not settings.passes:
-        del values["passes"]
-    if not settings.rig:
-        del values["rig"]
+    defaults = asdict(Settings())
+    for name in ("exposure_range", "passes", "rig", "frame"):
+        if values[name] == defaults[name]:
+            del values[name]
     return values
 
 

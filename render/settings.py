@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from dataset.errors import UserError
 from dataset.format.passes import PASSES, PassName
 from dataset.format.schema import NormalizeMode
+from render.rigs.frames import check_frame
 from render.rigs.rig import Rig, stored_rig
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -40,6 +41,7 @@ class Settings:
     up: Up | None = None  # axis of OBJ, PLY and STL files that points up; None: y for OBJ, z for PLY and STL
     exposure_range: float = 0.0
     passes: tuple[PassName, ...] = ()
+    frame: str = "first"  # of animated objects: first, random, or a number of frames after the first
     rig: Rig | None = None  # cameras and light; None: the 32 views of the paper
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Settings:
             )
         if not 0 <= self.exposure_range <= 4:
             raise UserError(f"--exposure-range is {self.exposure_range}; choose a value from 0 to 4 stops")
+        check_frame(self.frame)
         if list(self.passes) != [name for name in PASSES if name in self.passes]:
             raise ValueError(f"the passes {self.passes} are not in the order of {PASSES}")
 

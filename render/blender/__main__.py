@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,8 @@ from render.blender.quality_flags import (
 from render.blender.screen_bounds import object_box
 from render.blender.timing import PartTimer
 from render.rigs.cameras import Pose, light, noise_seed
+from render.rigs.frames import frame_number
+from render.rigs.lamps import place_lamps
 from render.rigs.rig import Rig, default_rig
 from render.settings import Device, environment_maps, parse_device
 from render.workers.protocol import Hello, RenderJob, Reply, parse_job, to_line
@@ -146,7 +149,8 @@ def render_sample(
     root = Path(job.root) if job.root else path.parent
     digest = job.asset_sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     with timer.part("import"):
-        repaired = prepare(path, root, scratch, settings.up)
+        frame = partial(frame_number, settings.frame, seed=job.seed, uid=uid)
+        repaired = prepare(path, root, scratch, settings.up, frame)
         normalization = normalize(settings.normalize)
         incomplete = sanitize_textures(path.parent, root, masks=path.suffix.lower() == ".obj")
         missing: tuple[Flag, ...] = ("missing-texture",) if incomplete else ()
@@ -234,8 +238,10 @@ def _passes(
 
 def _light(job: RenderJob, rig: Rig) -> Hdri:
     """Light the open scene as the rig says."""
-    from render.blender.scene import light_scene, light_white
+    from render.blender.scene import light_lamps, light_scene, light_white
 
+    if rig.light == "lamps":
+        return light_lamps(place_lamps(rig.lamps, job.seed, job.asset.uid), rig.light_strength)
     if rig.light == "white":
         return light_white(rig.light_strength)
     maps = environment_maps(Path(job.settings.hdri) if job.settings.hdri else bundled_maps())

@@ -9,13 +9,14 @@ import logging.handlers
 import math
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import bpy
 import numpy as np
+from mathutils import Vector
 from numpy.typing import NDArray
 
 from dataset.format.outcomes import Failure, Flag, Stage
@@ -30,6 +31,7 @@ from render.model_files.errors import ModelError
 from render.model_files.prepare import prepare_model
 from render.model_files.prepared import Scenes
 from render.rigs.cameras import Light
+from render.rigs.lamps import PlacedLamp
 from render.settings import Up
 
 SPHERE_RADIUS: Final = 0.62  # the largest sphere that fits the frame is 1.5 * sin(fov / 2) = 0.624
@@ -47,6 +49,7 @@ _COLORED: Final = (".obj", ".fbx")  # formats whose importers leave vertex color
 _RECURSION: Final = 4  # most recursive calls of Blender's glTF importer per node of a chain
 _FRAMES: Final = (-1_000_000, 1_000_000)  # about the range of Blender's frame numbers
 _LUMINANCE: Final = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
+FrameChoice = Callable[[int, int], int]
 _maps: dict[Path, tuple[float, int]] = {}  # environment maps used by this process: strength, width in pixels
 
 
@@ -65,40 +68,51 @@ def build(path: Path, mode: NormalizeMode) -> Normalization:
 
 
 def prepare(
-    path: Path, root: Path | None = None, scratch: Path | None = None, up: Up | None = None
+    path: Path,
+    root: Path | None = None,
+    scratch: Path | None = None,
+    up: Up | None = None,
+    choose_frame: FrameChoice = min,
 ) -> tuple[Flag, ...]:
     """Replace the open scene with the object of a model file, and repair the object.
 
-    An animated object is shown at its first frame. If the first frame does not show the whole object, the object is
-    shown without its animation (`render.blender.geometry.poses`).
+    An animated object is shown at one frame. If this frame does not show the whole object, the object is shown without
+    its animation (`render.blender.geometry.poses`).
 
     Args:
         path: The model file.
         root: Folder that must contain all files that the model refers to; None: the folder of the model file.
         scratch: Existing folder for temporary files; None: the system's folder for temporary files.
         up: Axis of an OBJ, PLY or STL file that points up; None: the usual axis of the file's format.
+        choose_frame: Function from the first and the last frame of an animation to the one to show. Default: the first.
 
     Returns flags for missing data and for repairs. Raises ObjectError when the object cannot be rendered.
     """
     root = (root or path.parent).resolve()
     with tempfile.TemporaryDirectory(dir=scratch, prefix="import-") as folder:
-        flags, areas = _load(path, root, Path(folder), True, up)
+        flags, areas = _load(path, root, Path(folder), choose_frame, up)
         if not bpy.data.actions:
             return flags
         whole = not is_scattered(list(_face_boxes()))
         if whole and not may_have_vanished(areas):
             return flags
-        at_rest, rest_areas = _load(path, root, Path(folder), False, up)
+        at_rest, rest_areas = _load(path, root, Path(folder), None, up)
         if not is_scattered(list(_face_boxes())) and not (whole and vanished_share(areas, rest_areas) < VANISHED):
             return (*at_rest, "rest-pose")
-        return _load(path, root, Path(folder), True, up)[0]
+        return _load(path, root, Path(folder), choose_frame, up)[0]
 
 
-def _load(path: Path, root: Path, scratch: Path, animations: bool, up: Up | None) -> tuple[tuple[Flag, ...], Floats]:
-    """Import and repair a model file. Return its flags and, if it is animated, its `relative_areas` before repairs."""
+def _load(
+    path: Path, root: Path, scratch: Path, choose_frame: FrameChoice | None, up: Up | None
+) -> tuple[tuple[Flag, ...], Floats]:
+    """Import and repair a model file. Return its flags and, if it is animated, its `relative_areas` before repairs.
+
+    Without `choose_frame`, animations are not imported.
+    """
+    animations = choose_frame is not None
     lacks, has_images = _import(path, root, scratch, animations, up)
     _check_raw_vertices()
-    _first_frame()
+    _go_to_frame(choose_frame or min)
     _hide_unwanted()
     color_by_vertex(beside_gray=path.suffix.lower() in _COLORED)
     found = pieces()
@@ -217,11 +231,12 @@ def _coordinates(mesh: Any) -> NDArray[np.float64]:
     return positions
 
 
-def _first_frame() -> None:
-    """Go to the first frame of all animations."""
-    starts = [action.frame_range[0] for action in bpy.data.actions]
-    if starts:  # a NaN time is detected later, by the check of the geometry
-        bpy.context.scene.frame_set(math.floor(np.clip(np.nan_to_num(min(starts)), *_FRAMES)))
+def _go_to_frame(choose_frame: FrameChoice) -> None:
+    """Go to one frame of all animations."""
+    ranges = [np.clip(np.nan_to_num(action.frame_range), *_FRAMES) for action in bpy.data.actions]
+    if ranges:  # a NaN time is detected later, by the check of the geometry
+        first, last = min(start for start, _ in ranges), max(end for _, end in ranges)
+        bpy.context.scene.frame_set(choose_frame(math.floor(first), math.floor(last)))
     bpy.context.view_layer.update()
 
 
@@ -364,6 +379,23 @@ def light_scene(light: Light, path: Path) -> Hdri:
     background.inputs["Strength"].default_value = strength = round(strength_at_0 * 2**light.exposure, 4)
     links.new(environment.outputs["Color"], background.inputs["Color"])
     return Hdri(light.hdri, light.rotation_deg, strength)
+
+
+def light_lamps(lamps: list[PlacedLamp], world_strength: float) -> Hdri:
+    """Light the open scene with lamps that shine at the origin, and with a white world of radiance `world_strength`."""
+    light_white(world_strength)
+    for lamp in lamps:
+        data = bpy.data.lights.new("lamp", lamp.type.upper())
+        data.energy, data.use_shadow = lamp.energy, lamp.shadow
+        if lamp.type == "area":
+            data.size = lamp.size
+        elif lamp.type == "point":
+            data.shadow_soft_size = lamp.size / 2
+        obj = bpy.data.objects.new("lamp", data)
+        obj.location = lamp.place
+        obj.rotation_euler = (-Vector(lamp.place)).to_track_quat("-Z", "Y").to_euler()
+        bpy.context.scene.collection.objects.link(obj)
+    return Hdri("lamps", 0.0, world_strength)
 
 
 def light_white(strength: float) -> Hdri:

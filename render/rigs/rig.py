@@ -7,8 +7,10 @@ form:
     version = 1
     projection = "perspective"          # or "orthographic"
 
+    normalize = "longest"               # or "sphere", as --normalize
+
     [light]
-    kind = "hdri"                       # or "white", with strength = 1.0
+    kind = "hdri"                       # or "white" with a strength, or "lamps" (render.rigs.lamps)
 
     [[views]]
     set = "random"                      # of the views' names: fixed_00 ..., random_00 ...
@@ -20,8 +22,10 @@ form:
 
 A number holds for all views, and a list has one number per view. `uniform = [a, b]` draws a number per view,
 `uniform_once = [a, b]` one per object, and `sphere = [a, b]` elevations that are uniform on the sphere between two
-elevations. `spaced = 360` spreads the views evenly from 0. `relative = [...]` is added to the value of the first random
-view, the input view. Without `fov_deg`, cameras have the paper's lens of 35 mm on a sensor of 32 mm.
+elevations. `choice = [...]` draws one of the numbers per view. `spaced = 360` spreads the views evenly from 0.
+`relative = [...]` is added to the value of the first random view, the input view. `fit = 1` or `fit = [a, b]`, for
+distances, is a multiple (of two numbers: drawn once per object) of the distance at which a length of 1 at the origin
+fills the frame. Without `fov_deg`, cameras have the paper's lens of 35 mm on a sensor of 32 mm.
 """
 
 import tomllib
@@ -34,16 +38,19 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.camera import fov_deg, intrinsics
 from dataset.errors import UserError
-from dataset.format.schema import MAX_VIEWS, VIEW_SETS, Projection, ViewSet
+from dataset.format.schema import MAX_VIEWS, VIEW_SETS, NormalizeMode, Projection, ViewSet
 from render.procedural.catalog import generator
 from render.rigs.cameras import Pose
+from render.rigs.lamps import Lamp, parse_lamps, stored_lamp
+from render.rigs.values import check_keys, to_choice, to_number, to_text
 
 FOLDER: Final = Path(__file__).parent
 DEFAULT_RIG: Final = "isotropic3d"
-Rule = Literal["values", "uniform", "uniform_once", "sphere", "spaced", "relative"]
-LightKind = Literal["hdri", "white"]
-_FIELDS: Final = ("elevation_deg", "azimuth_deg", "distance", "fov_deg", "width")
+Rule = Literal["values", "uniform", "uniform_once", "sphere", "choice", "spaced", "relative", "fit"]
+LightKind = Literal["hdri", "white", "lamps"]
+_FIELDS: Final = ("elevation_deg", "azimuth_deg", "fov_deg", "width", "distance")
 _LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "elevation_deg": (-90, 90),
     "azimuth_deg": (-720, 720),
@@ -80,6 +87,8 @@ class Rig:
     light: LightKind
     light_strength: float
     groups: tuple[ViewGroup, ...]
+    normalize: NormalizeMode = "longest"
+    lamps: tuple[Lamp, ...] = ()
 
     @property
     def label(self) -> str:
@@ -89,43 +98,58 @@ class Rig:
     def poses(self, seed: int, uid: str) -> dict[ViewSet, tuple[Pose, ...]]:
         """Return the cameras of the object `uid` by view set. `seed` is the seed of the shard set."""
         drawn: dict[ViewSet, list[Pose]] = {view_set: [] for view_set in VIEW_SETS}
-        for group in sorted(self.groups, key=lambda group: group.view_set != "random"):
-            reference = next(iter(drawn["random"]), None)
-            columns = {name: self._column(group, name, seed, uid, reference) for name in _FIELDS}
-            for view in zip(*columns.values(), strict=True):
-                drawn[group.view_set].append(Pose(**dict(zip(columns, view, strict=True))))
+        for place, group in sorted(enumerate(self.groups), key=lambda item: item[1].view_set != "random"):
+            first = not drawn[group.view_set]
+            stream = "" if group.view_set == "random" else f"{group.view_set}-"
+            poses = _poses(group, "" if first else str(place), stream, (seed, uid), next(iter(drawn["random"]), None))
+            drawn[group.view_set] += poses
         return {view_set: tuple(poses) for view_set, poses in drawn.items()}
 
-    def _column(self, group: ViewGroup, name: str, seed: int, uid: str, reference: Pose | None) -> list[float | None]:
-        """Return the value of a field for each view of a group."""
+
+def _poses(group: ViewGroup, number: str, stream: str, key: tuple[int, str], reference: Pose | None) -> list[Pose]:
+    """Return the cameras of a group of views.
+
+    Args:
+        group: The group.
+        number: Number of the group; empty for the first group of its view set.
+        stream: Begin of the names of the random streams.
+        key: Seed of the shard set, and uid of the object.
+        reference: The input view; None if it is in this group.
+    """
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in _FIELDS:
         if name not in group.fields:
-            return [None] * group.count
+            continue
         values = group.fields[name]
-        stream = f"{name.removesuffix('_deg')}s"
-        rng = generator(stream if group.view_set == "random" else f"{group.view_set}-{stream}", seed, uid)
+        shared = values.rule in ("uniform_once", "fit")  # by all groups of the view set
+        rng = generator(f"{stream}{name.removesuffix('_deg')}s{'' if shared else number}", *key)
         start = 0.0 if reference is None else float(getattr(reference, name) or 0.0)
-        found = _drawn(values, group.count, rng, start)
-        return [float(number) for number in found]
+        columns[name] = _drawn(values, group.count, rng, start)
+        if values.rule == "fit":
+            lens = columns.get("fov_deg", np.full(group.count, fov_deg(intrinsics(1), 1)))
+            columns[name] = columns[name] * 0.5 / np.tan(np.deg2rad(lens) / 2)
+    return [Pose(**dict(zip(columns, map(float, view), strict=True))) for view in zip(*columns.values(), strict=True)]
 
 
 def _drawn(values: Values, count: int, rng: np.random.Generator, start: float) -> NDArray[np.float64]:
     """Return `count` numbers by a rule. `start` is the value of the input view."""
     numbers: NDArray[np.float64] = np.array(values.numbers)
     low, high = float(numbers[0]), float(numbers[-1])
+    found = np.broadcast_to(numbers, count) if len(numbers) == 1 else numbers
     match values.rule:
         case "uniform":
-            return rng.uniform(low, high, count)
-        case "uniform_once":
-            return np.full(count, rng.uniform(low, high))
+            found = rng.uniform(low, high, count)
+        case "uniform_once" | "fit":
+            found = np.full(count, rng.uniform(low, high))
         case "sphere":
-            sines = rng.uniform(np.sin(np.deg2rad(low)), np.sin(np.deg2rad(high)), count)
-            degrees: NDArray[np.float64] = np.rad2deg(np.arcsin(sines))
-            return degrees
+            found = np.rad2deg(np.arcsin(rng.uniform(np.sin(np.deg2rad(low)), np.sin(np.deg2rad(high)), count)))
+        case "choice":
+            found = rng.choice(numbers, count)
         case "spaced":
-            return low / count * np.arange(count, dtype=np.float64)
+            found = low / count * np.arange(count, dtype=np.float64)
         case "relative":
-            return start + numbers
-    return np.broadcast_to(numbers, count) if len(numbers) == 1 else numbers
+            found = start + numbers
+    return found
 
 
 @cache
@@ -178,7 +202,8 @@ def stored_rig(raw: Mapping[str, Any]) -> Rig:
         )
         for group in raw["groups"]
     )
-    return Rig(**{**raw, "groups": groups})
+    lamps = tuple(stored_lamp(lamp) for lamp in raw["lamps"])
+    return Rig(**{**raw, "groups": groups, "lamps": lamps})
 
 
 def parse_rig(raw: Mapping[str, Any], where: str) -> Rig:
@@ -191,21 +216,25 @@ def parse_rig(raw: Mapping[str, Any], where: str) -> Rig:
     Raises:
         UserError: A value is missing, unknown or out of range.
     """
-    _check_keys(raw, {"name", "version", "projection", "light", "views", "sources"}, where)
+    check_keys(raw, {"name", "version", "projection", "normalize", "light", "views", "sources"}, where)
     light = dict(raw.get("light", {"kind": "hdri"}))
-    _check_keys(light, {"kind", "strength"}, f"{where}: light")
-    projection = _choice(raw.get("projection", "perspective"), get_args(Projection), f"{where}: projection")
+    check_keys(light, {"kind", "strength", "lamps"}, f"{where}: light")
+    projection = to_choice(raw.get("projection", "perspective"), get_args(Projection), f"{where}: projection")
     groups = raw.get("views")
     if not isinstance(groups, list) or not groups:
         raise UserError(f"{where}: views is missing; add at least one [[views]]")
     rig = Rig(
-        name=_text(raw.get("name"), f"{where}: name"),
-        version=int(_number(raw.get("version"), f"{where}: version", 1, 1000)),
+        name=to_text(raw.get("name"), f"{where}: name"),
+        version=int(to_number(raw.get("version"), f"{where}: version", 1, 1000)),
         projection=projection,
-        light=_choice(light.get("kind"), get_args(LightKind), f"{where}: light.kind"),
-        light_strength=_number(light.get("strength", 1.0), f"{where}: light.strength", 0.001, 1000),
+        light=to_choice(light.get("kind"), get_args(LightKind), f"{where}: light.kind"),
+        light_strength=to_number(light.get("strength", 1.0), f"{where}: light.strength", 0, 1000),
         groups=tuple(_group(group, f"{where}: views[{i}]", projection) for i, group in enumerate(groups)),
+        normalize=to_choice(raw.get("normalize", "longest"), get_args(NormalizeMode), f"{where}: normalize"),
+        lamps=parse_lamps(light.get("lamps", []), f"{where}: light.lamps"),
     )
+    if (rig.light == "lamps") != bool(rig.lamps):
+        raise UserError(f'{where}: [[light.lamps]] and light.kind = "lamps" need each other')
     for view_set in VIEW_SETS:
         if (count := sum(group.count for group in rig.groups if group.view_set == view_set)) > MAX_VIEWS:
             raise UserError(f"{where}: the view set {view_set} has {count} views; at most {MAX_VIEWS} are possible")
@@ -218,8 +247,8 @@ def parse_rig(raw: Mapping[str, Any], where: str) -> Rig:
 def _group(raw: Any, where: str, projection: Projection) -> ViewGroup:
     if not isinstance(raw, dict):
         raise UserError(f"{where} is {raw!r}, expected a table")
-    _check_keys(raw, {"set", "count", *_FIELDS}, where)
-    count = int(_number(raw.get("count"), f"{where}.count", 1, MAX_VIEWS))
+    check_keys(raw, {"set", "count", *_FIELDS}, where)
+    count = int(to_number(raw.get("count"), f"{where}.count", 1, MAX_VIEWS))
     needed = {"elevation_deg", "azimuth_deg", "distance"} | ({"width"} if projection == "orthographic" else set())
     foreign = "fov_deg" if projection == "orthographic" else "width"
     if missing := sorted(needed - set(raw)):
@@ -227,7 +256,7 @@ def _group(raw: Any, where: str, projection: Projection) -> ViewGroup:
     if foreign in raw:
         raise UserError(f"{where}.{foreign} does not belong to a {projection} rig; remove it")
     fields = {name: _values(raw[name], count, name, f"{where}.{name}") for name in _FIELDS if name in raw}
-    view_set = _choice(raw.get("set"), VIEW_SETS, f"{where}.set")
+    view_set = to_choice(raw.get("set"), VIEW_SETS, f"{where}.set")
     if view_set == "random" and any(values.rule == "relative" for values in fields.values()):
         raise UserError(f'{where}: random views cannot be relative to the first random view; use set = "fixed"')
     return ViewGroup(view_set, count, fields)
@@ -242,33 +271,14 @@ def _values(raw: Any, count: int, name: str, where: str) -> Values:
     else:
         rule, given = "values", raw
     listed = given if isinstance(given, list) else [given]
-    expected = {"values": (1, count), "relative": (count,), "spaced": (1,)}.get(rule, (2,))
+    sizes = {"values": (1, count), "relative": (count,), "spaced": (1,), "fit": (1, 2), "choice": range(1, 101)}
+    expected = sizes.get(rule, (2,))
     if len(listed) not in expected:
-        raise UserError(f"{where} has {len(listed)} numbers, expected {' or '.join(map(str, sorted(set(expected))))}")
+        sizes_text = " or ".join(map(str, sorted({min(expected), max(expected)})))
+        raise UserError(f"{where} has {len(listed)} numbers, expected {sizes_text}")
     if rule == "sphere" and name != "elevation_deg":
         raise UserError(f"{where}: only elevations can be uniform on the sphere")
+    if rule == "fit" and name != "distance":
+        raise UserError(f"{where}: only distances can fit the frame")
     bounds = (-1000, 1000) if rule in ("relative", "spaced") else (low, high)
-    return Values(rule, tuple(_number(number, where, *bounds) for number in listed))
-
-
-def _check_keys(raw: Mapping[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(set(raw) - known):
-        raise UserError(f"{where}: {unknown[0]!r} is unknown; the keys are {', '.join(sorted(known))}")
-
-
-def _number(value: Any, where: str, low: float, high: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise UserError(f"{where} is {value!r}, expected a number from {low} to {high}")
-    return float(value)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.isascii() or not 1 <= len(value) <= 64:
-        raise UserError(f"{where} is {value!r}, expected a name of 1 to 64 characters")
-    return value
-
-
-def _choice(value: Any, known: tuple[Any, ...], where: str) -> Any:
-    if value not in known:
-        raise UserError(f"{where} is {value!r}; choose one of {', '.join(map(str, known))}")
-    return value
+    return Values(rule, tuple(to_number(number, where, *bounds) for number in listed))

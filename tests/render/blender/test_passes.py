@@ -14,6 +14,7 @@ from dataset.format.schema import ALL_VIEWS, member_names, meta_name, parse_meta
 from dataset.images.prepare import decode_webp
 from render.blender.timing import PartTimer
 from render.rigs.cameras import Light, Pose
+from render.rigs.lamps import PlacedLamp
 from render.rigs.rig import parse_rig
 from render.settings import Settings, environment_maps
 from render.workers.protocol import RenderJob
@@ -227,6 +228,22 @@ def test_a_sample_of_another_rig_has_its_views_and_its_light(tmp_path):
     assert meta.views["fixed"][0].K[0][0] == pytest.approx(48 / 1.2)
     image = decode_webp(members["u.fixed_00.webp"], "x")
     assert (image[..., 3] > 0).mean() == pytest.approx(meta.views["fixed"][0].alpha_coverage, abs=0.02)
+
+
+def test_lamps_light_the_side_that_they_stand_on(tmp_path):
+    """A white box, lit from +x (azimuth 90) only: its right side is brighter than its front, its left side is black."""
+    gltf = Gltf()
+    for face in FACES:
+        panel(gltf, face, (1, 1, 1), **pbr([0.8, 0.8, 0.8], roughnessFactor=1.0, metallicFactor=0.0))
+    scene.build(gltf.write(tmp_path / "a.glb"), "longest")
+    lamp = PlacedLamp("area", 200.0, (4.0, 0.0, 0.0), 0.5, True)
+    assert scene.light_lamps([lamp], 0.0).name == "lamps"
+    cycles.configure(Settings(resolution=SIDE, samples=16), 1)
+    right, left = (
+        cycles.render_view(Pose(0.0, azimuth), 1, tmp_path)[24:40, 24:40, :3].mean() for azimuth in (90.0, 270.0)
+    )
+    assert right > 60
+    assert left < 2
 
 
 def test_albedo_times_white_light_is_the_color(tmp_path):

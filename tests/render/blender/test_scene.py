@@ -120,7 +120,10 @@ def test_asset_lights_and_cameras_are_out(tmp_path):
     np.testing.assert_array_equal(*images)
 
 
-def test_animation_stands_at_its_first_frame(tmp_path):
+@pytest.mark.parametrize(
+    ("choose_frame", "place"), [(min, 3.0), (max, 9.0), (lambda first, last: (first + last) // 2, 6.0)]
+)
+def test_animation_stands_at_the_chosen_frame(tmp_path, choose_frame, place):
     gltf = Gltf()
     gltf.node(mesh=gltf.box((1, 1, 1)))
     moving = gltf.node(mesh=gltf.box((1, 1, 1)))
@@ -128,9 +131,10 @@ def test_animation_stands_at_its_first_frame(tmp_path):
     places = gltf.accessor(np.array([[3, 0, 0], [9, 0, 0]], np.float32), "VEC3")
     channel = {"sampler": 0, "target": {"node": moving, "path": "translation"}}
     gltf.add("animations", {"channels": [channel], "samplers": [{"input": times, "output": places}]})
-    normalization = scene.build(gltf.write(tmp_path / "a.glb"), "longest")
-    assert normalization.scale == pytest.approx(1 / 4)
-    assert normalization.offset == pytest.approx((-1.5, 0, 0))
+    scene.prepare(gltf.write(tmp_path / "a.glb"), choose_frame=choose_frame)
+    normalization = scene.normalize("longest")
+    assert normalization.scale == pytest.approx(1 / (place + 1))
+    assert normalization.offset == pytest.approx((-place / 2, 0, 0))
 
 
 def ply_text(vertex):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import UserError
+from render.rigs.lamps import place_lamps
 from render.rigs.rig import default_rig, parse_rig, read_rig, shipped_rigs, stored_rig
 from render.settings import Settings, read_settings
 
@@ -117,3 +118,102 @@ def test_missing_files_and_names_are_explained(tmp_path):
     (tmp_path / "b.toml").write_text("name = ")
     with pytest.raises(UserError, match="not readable TOML"):
         read_rig(str(tmp_path / "b.toml"))
+
+
+def views_of(name, uid="a"):
+    return read_rig(name).poses(0, uid)
+
+
+def test_zero123plus_has_the_angles_of_its_readme_and_the_distance_of_issue_73():
+    poses = views_of("zero123plus")
+    (reference,) = poses["random"]
+    assert [pose.azimuth_deg - reference.azimuth_deg for pose in poses["fixed"]] == pytest.approx(
+        [30, 90, 150, 210, 270, 330]
+    )
+    assert [pose.elevation_deg for pose in poses["fixed"]] == [20, -10, 20, -10, 20, -10]
+    assert {pose.fov_deg for pose in poses["fixed"]} == {30}
+    # 0.5 / tan(15 degrees) = 1.8660 for a sphere of radius 0.5; ours has 0.62
+    assert [pose.distance / 0.62 * 0.5 for pose in poses["fixed"]] == pytest.approx([1.8660] * 6, abs=1e-4)
+
+
+def test_wonder3d_and_era3d_are_orthographic_around_the_horizon():
+    poses = views_of("wonder3d")["fixed"]
+    assert [pose.azimuth_deg for pose in poses] == [0, 45, 90, 180, 270, 315]
+    assert {(pose.elevation_deg, round(pose.width / 1.24, 6), pose.distance / 1.24) for pose in poses} == {(0, 1.35, 2)}
+    poses = views_of("era3d")["fixed"]
+    assert [pose.azimuth_deg for pose in poses] == [22.5 * i for i in range(16)]
+    assert {(pose.elevation_deg, pose.width / 1.24, pose.distance / 1.24) for pose in poses} == {(0, 1, 3)}
+
+
+def test_zero123_has_twelve_views_on_the_whole_sphere():
+    poses = [pose for i in range(100) for pose in views_of("zero123", f"o{i}")["random"]]
+    assert len(poses) == 1200
+    assert {pose.fov_deg for pose in poses} == {None}  # 35 mm on 32 mm
+    assert all(1.5 <= pose.distance <= 2.2 for pose in poses)
+    below = np.mean([pose.elevation_deg < 0 for pose in poses])
+    assert below == pytest.approx(0.5, abs=0.06)
+
+
+def test_mvdream_draws_lens_elevation_and_distance_per_object():
+    for uid in "abc":
+        poses = views_of("mvdream", uid)["random"]
+        assert [pose.azimuth_deg for pose in poses] == [11.25 * i for i in range(32)]
+        ((elevation, fov, distance),) = {(pose.elevation_deg, pose.fov_deg, pose.distance) for pose in poses}
+        assert 0 <= elevation <= 30
+        assert 15 <= fov <= 60
+        assert 0.9 <= distance * np.tan(np.deg2rad(fov / 2)) / 0.5 <= 1.1
+    assert len({views_of("mvdream", uid)["random"][0].fov_deg for uid in "abc"}) == 3
+
+
+def test_syncdreamer_has_the_papers_cameras_under_a_gray_world():
+    rig = read_rig("syncdreamer")
+    assert (rig.light, rig.light_strength) == ("white", 0.5)
+    assert rig.poses(3, "x") == default_rig().poses(3, "x")
+
+
+def test_the_turntable_shows_whole_objects_from_all_sides():
+    poses = views_of("turntable")["fixed"]
+    assert [pose.azimuth_deg for pose in poses] == [10 * i for i in range(36)]
+    half = np.arctan(16 / 35)  # of the paper's lens
+    assert poses[0].distance * np.sin(half) > 0.62  # the radius of normalize = "sphere"
+
+
+def test_a_choice_is_one_of_its_numbers_and_fit_is_relative_to_the_lens():
+    rig = rig_of(
+        {**VIEW, "count": 60, "fov_deg": {"choice": [20, 40]}, "distance": {"fit": 1}},
+        {**VIEW, "count": 2, "elevation_deg": {"uniform": [0, 30]}},
+    )
+    poses = rig.poses(0, "a")["random"][:60]
+    assert {pose.fov_deg for pose in poses} == {20, 40}
+    for pose in poses:
+        assert pose.distance == pytest.approx(0.5 / np.tan(np.deg2rad(pose.fov_deg / 2)))
+    assert len({pose.elevation_deg for pose in rig.poses(0, "a")["random"][60:]}) == 2
+
+
+LAMP = {"type": "area", "energy": [300, 600], "x": [-1, 1], "y": 0.5, "z": 2}
+
+
+def test_lamps_are_drawn_per_object_and_survive_json():
+    rig = rig_of(VIEW, light={"kind": "lamps", "strength": 0, "lamps": [LAMP, {**LAMP, "type": "sun"}]})
+    assert stored_rig(json.loads(json.dumps(asdict(rig)))) == rig
+    placed = [place_lamps(rig.lamps, 0, f"o{i}") for i in range(50)]
+    assert placed[0] == place_lamps(rig.lamps, 0, "o0")
+    assert all(300 <= lamp.energy <= 600 and -1 <= lamp.place[0] <= 1 for lamps in placed for lamp in lamps)
+    assert {lamp.place[1:] for lamps in placed for lamp in lamps} == {(0.5, 2.0)}
+    assert len({lamp.energy for lamps in placed for lamp in lamps}) == 100
+
+
+@pytest.mark.parametrize(
+    ("light", "message"),
+    [
+        ({"kind": "lamps"}, "need each other"),
+        ({"kind": "hdri", "lamps": [LAMP]}, "need each other"),
+        ({"kind": "lamps", "lamps": [{**LAMP, "type": "torch"}]}, r"lamps\[0\]\.type is 'torch'"),
+        ({"kind": "lamps", "lamps": [{**LAMP, "energy": [1, 2, 3]}]}, "has 3 numbers, expected 1 or 2"),
+        ({"kind": "lamps", "lamps": [{**LAMP, "shadow": 1}]}, "shadow is 1, expected true or false"),
+        ({"kind": "lamps", "lamps": "many"}, "not a list of at most 16"),
+    ],
+)
+def test_mistakes_about_lamps_are_named(light, message):
+    with pytest.raises(UserError, match=f"^r\\.toml.*{message}"):
+        rig_of(VIEW, light=light)
