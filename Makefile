@@ -27,7 +27,7 @@ need = $(if $(or $(strip $(value $(1))),$(findstring --help,$(value ARGS))),,$(e
 list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo rehearsal check test lint format lock
+.PHONY: help setup render verify report curate train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo rehearsal check test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side bench-cutout
 
 help: ## list the verbs
@@ -51,6 +51,9 @@ verify: setup ## check a shard set or latent set; name every corrupt, missing or
 
 report: setup ## write one page about a shard set: SHARDS= (report.html in the set's folder)
 	$(PY) -m dataset report $(call quote,$(value SHARDS)) $(ARGS)
+
+curate: setup ## score the objects of a shard set for filtering with --where: SHARDS= WORKERS= (resumes)
+	$(PY) -m dataset curate $(call quote,$(value SHARDS)) $(call opt,--workers,WORKERS) $(ARGS)
 
 # With both goals in one command, stage 2 continues from stage 1's result and OUT is the folder of both runs, whatever
 # the order of the goals. With one of them, OUT is the run folder itself and MODEL is the model it starts from.

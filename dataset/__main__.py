@@ -1,4 +1,4 @@
-"""`python -m dataset verify|info|preview|report|copy|export SHARDS`: check, show, copy or export shard sets."""
+"""`python -m dataset verify|info|preview|report|curate|copy|export SHARDS`: check, show, score, copy or export sets."""
 
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dataset.check.info import format_info, info
 from dataset.check.verify import verify
 from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
+from dataset.curate.curate_set import curate_set
 from dataset.errors import run_cli
 from dataset.export.export_set import LAYOUTS, export_set
 from dataset.format.shards import read_index
@@ -106,6 +107,34 @@ class ReportCommand:
 
 
 @dataclass(frozen=True)
+class CurateCommand:
+    """Score the objects of a shard set for filtering: coverage, contrast, texture, flatness, symmetry, near-duplicates.
+
+    The scores are written into the folder `curation` of the set; the shards are not changed. The option --where of
+    copy, export and training selects objects by them, and `report` shows them. Repeat the command to resume. Exit with
+    status 1 if images are damaged.
+    """
+
+    shards: Shards
+    """Complete shard set to score: a folder or an fsspec URL such as s3://bucket/set."""
+    workers: HiddenDefault[int | None] = None
+    """Number of worker processes, which does not affect the output. Default: one per CPU."""
+
+    def run(self) -> int:
+        result = curate_set(self.shards, workers=self.workers, progress=True)
+        print(
+            f"{self.shards}: {result.objects} objects, {result.scored} of them scored now; {result.empty} empty, "
+            f"{result.flat} flat, {result.duplicates} near-duplicates in {result.clusters} clusters"
+        )
+        if result.damaged:
+            print(
+                f"{result.damaged} damaged objects without scores; `python -m dataset verify {self.shards}` says more"
+            )
+            return 1
+        return 0
+
+
+@dataclass(frozen=True)
 class CopyCommand:
     """Copy one or more shard sets into a new set, optionally at a lower resolution. Repeat the command to resume.
 
@@ -177,6 +206,9 @@ class ExportCommand:
         return 0
 
 
+Command = VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CurateCommand | CopyCommand | ExportCommand
+
+
 def _beside(shards: str, name: str) -> Path:
     """Return the path of the file `name` in the folder of the set `shards`; for a remote set, in the current folder."""
     fs, root = url_to_fs(shards)
@@ -185,16 +217,17 @@ def _beside(shards: str, name: str) -> Path:
 
 def main() -> int:
     """Parse the command line, run the command, and return its exit status."""
-    command: VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CopyCommand | ExportCommand = tyro.cli(
+    command: Command = tyro.cli(
         Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[InfoCommand, tyro.conf.subcommand("info")]
         | Annotated[PreviewCommand, tyro.conf.subcommand("preview")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[CurateCommand, tyro.conf.subcommand("curate")]
         | Annotated[CopyCommand, tyro.conf.subcommand("copy")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")],
         prog="python -m dataset",
         args=rename_old_flags(sys.argv[1:], {"--licences": "--licenses"}),
-        description="Check, describe, preview, report on, copy or export shard sets.",
+        description="Check, describe, preview, report on, score, copy or export shard sets.",
     )
     return command.run()
 

@@ -100,6 +100,9 @@ class StageOptions(CommonOptions):
     """Use only objects with these licenses, named as in the manifest (CC0-1.0, CC-BY-4.0, ...). Default: all."""
     uids: HiddenDefault[Path | None] = None
     """Use only the objects listed in this text file, one uid per line."""
+    where: HiddenDefault[Annotated[str | None, tyro.conf.arg(metavar="EXPRESSION")]] = None
+    """Use only objects for which this expression is true, such as "texture > 0.1 and not flat". Most columns are
+    scores, which `python -m dataset curate` must have computed; docs/dataset.md lists the columns."""
     wandb: HiddenDefault[str | None] = None
     """Also log to this W&B project. Requires the wandb package."""
 
@@ -236,7 +239,9 @@ def resolve(args: Stage1 | Stage2) -> TrainingRun:
         seed=args.seed,
         device=torch.device("cuda") if remote else pick_device(args.device),
         wandb=args.wandb,
-        filters=Filters(args.without_flags, args.min_coverage, args.max_coverage, args.licenses, args.uids),
+        filters=Filters(
+            args.without_flags, args.min_coverage, args.max_coverage, args.licenses, args.uids, where=args.where
+        ),
         compile=args.compile,
         blocks=args.blocks,
     )

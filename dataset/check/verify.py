@@ -1,8 +1,8 @@
 """Find every truncated, missing, unexpected, duplicate or corrupt member of a set, reading each byte once.
 
-Each tar is read from start to end, as WebDataset does. The statistics, the index, the outcome tables, the manifest and
-`attribution.csv` are then compared with the contents of the tars. Memory holds only the rows of the few shards that are
-being checked.
+Each tar is read from start to end, as WebDataset does. The statistics, the index, the outcome tables, the manifest,
+`attribution.csv` and the scores, if there are any, are then compared with the contents of the tars. Memory holds only
+the rows of the few shards that are being checked.
 """
 
 import os
@@ -13,11 +13,13 @@ from typing import Any
 
 from dataset.attribution import ATTRIBUTION_FILE, AttributionCheck
 from dataset.check.latents import TableCheck, latent_kind
+from dataset.check.scores import duplicate_problems, score_problems
 from dataset.check.shard import IMAGE_SET, HashingReader, Problem, SetKind, ShardCheck
 from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE, LatentFormat, read_format
 from dataset.format.manifest import MANIFEST_FILE, Asset, Manifest
 from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.scores import SCORES_FOLDER
 from dataset.format.set_request import SetRequest, read_set_request
 from dataset.format.shards import INDEX_NAME, SET_NAME, SHARD_FILE, Index, ShardEntry, read_index, read_stats
 from dataset.io.files import TEMPORARY_SUFFIX, exists, url_to_fs
@@ -44,6 +46,7 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
     request_parts, request_problems = _Request.read(fs, root, index, kind)
     problems += request_problems
     names = sorted(set(entries) | {name.removesuffix(".tar") for name in files if SHARD_FILE.fullmatch(name)})
+    tars = _image_tars(entries, form)
     total = sum(files.get(f"{name}.tar", 0) for name in names)
     with (
         ProgressBar(total=total, unit="B", unit_scale=True, desc="verify", disable=not progress) as bar,
@@ -57,6 +60,8 @@ def verify(url: str | Path, *, progress: bool = False) -> list[Problem]:
         for check in pool.map(check_one, names):
             problems += check.problems
             problems += _reconcile(fs, root, check, request_parts, attribution)
+            problems += score_problems(fs, root, check.name, list(check.uids), tars.get(check.name))
+    problems += duplicate_problems(fs, root, list(tars.values()) if index else None)
     if index and (fault := attribution.fault):
         problems.append(Problem(ATTRIBUTION_FILE, fault, kind.missing_remedy))
     return problems
@@ -82,13 +87,19 @@ def _stray_files(files: Iterable[str], entries: Mapping[str, ShardEntry] | None)
     `entries` are the shards of the index by name; None when the index cannot be read.
     """
     for name in sorted(files):
-        stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").partition(".")[0]
+        stem = name.removeprefix(f"{OUTCOMES_FOLDER}/").removeprefix(f"{SCORES_FOLDER}/").partition(".")[0]
         if name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "temporary file of an interrupted writer", "delete it")
         elif name.startswith(".staging/") and entries is not None:
             yield Problem(name, "staged results, although the set is complete", "delete .staging")
         elif entries is not None and stem.startswith("shard-") and stem not in entries:
             yield Problem(name, f"not listed in {INDEX_NAME}", "delete it")
+
+
+def _image_tars(entries: Mapping[str, ShardEntry], form: LatentFormat | None) -> dict[str, str]:
+    """Return the sha256 of each tar of images by the name of its shard; of a latent set, of the images it encodes."""
+    digests = [entry.sha256 for entry in entries.values()] if form is None else form.pictures
+    return dict(zip(entries, digests, strict=False))
 
 
 class _Request:

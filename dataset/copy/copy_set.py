@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from dataset.attribution import write_attribution
+from dataset.copy.scores import copy_scores
 from dataset.copy.sources import Pick, SourceSet, each_once, open_sources, picks
 from dataset.copy.worker import CopyTask, Members, submitter
 from dataset.errors import UserError
@@ -64,7 +65,8 @@ def copy_sets(
     A repeated call resumes a copy that was interrupted.
 
     With filters, only rendered objects that pass the filters are copied. Without filters, the outcome rows of failed
-    and skipped objects are copied too.
+    and skipped objects are copied too. If all source sets have scores (`dataset.curate`), the scores are copied too,
+    except with downscaled images.
 
     Args:
         urls: Folders or fsspec URLs of the sets to copy.
@@ -92,7 +94,9 @@ def copy_sets(
         read_manifest(fs, root, request)
         finished = _finished(fs, root, request)
         if len(finished) == request.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
-            return read_index(out)
+            index = read_index(out)
+            copy_scores(fs, root, out, index, sources=sources, resolution=resolution)
+            return index
         done = sum(len(request.positions(shard)) for shard in finished)
         missing = (p for p in picks(sources, objects_per_shard) if p.row.position // objects_per_shard not in finished)
         with (
@@ -101,7 +105,9 @@ def copy_sets(
         ):
             _write_shards(fs, root, _read_ahead(missing, submit, resolution, _AHEAD * workers), bar)
         write_attribution(fs, root)
-        return write_index(fs, root, num_shards=request.num_shards, objects_per_shard=objects_per_shard)
+        index = write_index(fs, root, num_shards=request.num_shards, objects_per_shard=objects_per_shard)
+        copy_scores(fs, root, out, index, sources=sources, resolution=resolution)
+        return index
 
 
 def _request(

@@ -1,12 +1,7 @@
 """Read one object of a copy, check its members and, if requested, downscale its images, in a worker process."""
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +11,7 @@ from dataset.errors import UserError
 from dataset.format.schema import SchemaError, meta_name, parse_meta
 from dataset.format.shards import shard_name
 from dataset.reading.shard_set import DamagedMember, ShardSet
+from dataset.worker_pool import worker_pool
 
 Members = Mapping[str, bytes]
 
@@ -48,32 +44,8 @@ def submitter(workers: int) -> Iterator[Callable[[CopyTask], Future[Members]]]:
     Raises:
         UserError: A worker process was killed.
     """
-    pool: Executor
-    if workers == 1:
-        pool = ThreadPoolExecutor(1, thread_name_prefix="copy")
-    else:  # spawn: a fork would inherit the locks of the file system's threads
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
-    try:
+    with worker_pool(workers, "copy") as pool:
         yield lambda task: pool.submit(copy_object, task)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process of the copy was killed, perhaps because memory ran out; to resume, run the same command "
-            "with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent process, and exit when the parent process has ended for any reason."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def copy_object(task: CopyTask) -> Members:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
 from dataset.format.schema import SCHEMA_VERSION, VIEW_SETS, VIEWS_PER_SET, sample_names
+from dataset.format.scores import SCORES_FOLDER
 from dataset.format.tar import tar_end, tar_header, tar_padding
 from dataset.io.files import (
     TEMPORARY_SUFFIX,
@@ -113,7 +114,7 @@ def remove_temporaries(fs: Any, root: str) -> None:
 
     Call it only while holding the lock of the set.
     """
-    for folder in (root, f"{root}/{OUTCOMES_FOLDER}"):
+    for folder in (root, f"{root}/{OUTCOMES_FOLDER}", f"{root}/{SCORES_FOLDER}"):
         for path in fs.glob(f"{folder}/*{TEMPORARY_SUFFIX}"):
             fs.rm_file(path)
 

@@ -73,8 +73,12 @@ def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram 
     Args:
         title: Title of the histogram.
         values: Values that are not negative.
-        unit: Unit of the values, as shown after each number, such as "s".
+        unit: Unit of the values, as shown after each number, such as "s". Empty: the values have no unit.
     """
+
+    def with_unit(value: float) -> str:
+        return f"{_number(value)} {unit}".rstrip()
+
     if not len(values):
         return None
     data = np.asarray(values)
@@ -85,13 +89,13 @@ def make_histogram(title: str, values: Sequence[float], unit: str) -> Histogram 
     columns = [
         HistogramColumn(
             height=100 * count / int(counts.max()),
-            description=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}{more if i == _COLUMNS - 1 else ''}: "
+            description=f"{_number(edges[i])} to {with_unit(edges[i + 1])}{more if i == _COLUMNS - 1 else ''}: "
             f"{format_object_count(int(count))}",
         )
         for i, count in enumerate(counts)
     ]
-    summary = f"median {_number(float(np.median(data)))} {unit}, largest {_number(largest)} {unit}"
-    return Histogram(title, summary, f"{_number(end)} {unit}{more}", columns)
+    summary = f"median {with_unit(float(np.median(data)))}, largest {with_unit(largest)}"
+    return Histogram(title, summary, f"{with_unit(end)}{more}", columns)
 
 
 def make_bar_table(title: str, counts: Mapping[str, int], filter_name: str = "") -> BarTable | None:

@@ -20,7 +20,9 @@ from dataset.format.manifest import UNKNOWN, Asset
 from dataset.format.outcomes import Flag, Outcome
 from dataset.format.schema import check_uid
 from dataset.io.options import HiddenDefault
+from dataset.reading.expression import parse_expression
 from dataset.reading.reconcile import Slice, slices
+from dataset.reading.scores import Condition
 from dataset.reading.shard_set import DamagedMember, Kept
 
 Split = Literal["all", "train", "validation", "test"]
@@ -28,6 +30,7 @@ VALIDATION_SHARE: Final = 0.05  # share of the objects, by a hash of their uids
 TEST_SHARE: Final = 0.05
 _SPLITTER: Final = "isotropic3d split 1"  # changing it would move objects between splits
 _SUMMED: Final = 2**64
+_FILTERS: Final = ("uids", "split", "license", "flag", "where", "coverage")  # in the order in which they are applied
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Filters:
     """Keep only the objects whose uids are listed in this text file, one per line.
     Empty lines and lines that begin with # are ignored.
     """
+    where: HiddenDefault[Annotated[str | None, tyro.conf.arg(metavar="EXPRESSION")]] = None
+    """Keep only objects for which this expression is true, such as "texture > 0.1 and not flat".
+    Most columns are scores, which `python -m dataset curate` must have computed; docs/dataset.md lists the columns.
+    """
     split: Split = "all"
     """Keep only the objects of this split.
     A hash of the uid assigns each object to a split, the same one in every set and for every seed.
@@ -61,6 +68,8 @@ class Filters:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.without_flags) - set(get_args(Flag))):
             raise UserError(f"unknown quality flag {', '.join(unknown)}; choose from {', '.join(get_args(Flag))}")
+        if self.where is not None:
+            parse_expression(self.where)
         if not 0 <= self.min_coverage <= self.max_coverage <= 1:
             raise UserError(
                 f"the coverage range is {self.min_coverage} to {self.max_coverage}; both numbers must be from 0 to 1, "
@@ -162,13 +171,14 @@ def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
     """Return the objects of the shard set at `url` that pass the filters; there may be none.
 
     This reads the manifest, the outcome tables and the statistics of the set. Filters on coverage also require reading
-    the metadata of all objects.
+    the metadata of all objects, and an expression (`where`) the scores.
 
     Raises:
-        UserError: The set is missing, unfinished or inconsistent.
+        UserError: The set is missing, unfinished or inconsistent, or it lacks the scores that `where` uses.
     """
     listed = read_uids(filters.uids) if filters.uids else None
-    dropped: dict[str, Counter[str]] = {name: Counter() for name in ("uids", "split", "license", "flag", "coverage")}
+    condition = Condition(filters.where, url) if filters.where is not None else None
+    dropped: dict[str, Counter[str]] = {name: Counter() for name in _FILTERS}
     licenses: Counter[str] = Counter()
     kept, objects, listed_here = [], 0, 0
     for part in slices(url):
@@ -176,7 +186,7 @@ def apply_filters(url: str | Path, filters: Filters) -> FilterResult:
         for stored in _stored(part):
             licenses[stored.license] += 1
             listed_here += listed is not None and stored.asset.uid in listed
-            if failed := next(_failures(filters, listed, stored), None):
+            if failed := next(_failures(filters, listed, condition, stored), None):
                 dropped[failed[0]][failed[1]] += 1
             else:
                 samples.append(stored.sample)
@@ -211,7 +221,9 @@ def _stored(part: Slice) -> Iterator[_Stored]:
     return (_Stored(part, sample, asset, row) for sample, (asset, row) in enumerate(rows))
 
 
-def _failures(filters: Filters, listed: frozenset[str] | None, stored: _Stored) -> Iterator[tuple[str, str]]:
+def _failures(
+    filters: Filters, listed: frozenset[str] | None, condition: Condition | None, stored: _Stored
+) -> Iterator[tuple[str, str]]:
     """Yield (filter, reason) for each filter that the object `stored` fails; the slow coverage filter comes last."""
     if listed is not None and stored.asset.uid not in listed:
         yield "uids", "not in the list of uids"
@@ -224,6 +236,8 @@ def _failures(filters: Filters, listed: frozenset[str] | None, stored: _Stored) 
     for flag in filters.without_flags:
         if flag in stored.row.flags:
             yield "flag", f"flag {flag}"
+    if condition is not None and (reason := condition.failure(stored.part.shard, stored.asset, stored.row)):
+        yield "where", reason
     if filters.min_coverage > 0 or filters.max_coverage < 1:
         yield from _coverage_failures(filters, stored)
 

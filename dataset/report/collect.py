@@ -29,6 +29,8 @@ from dataset.images.prepare import decode_webp
 from dataset.io.files import url_to_fs
 from dataset.io.progress import ProgressBar
 from dataset.reading.reconcile import Slice, slices
+from dataset.reading.scores import SetScores, find_scores
+from dataset.report.scores import ScoreStatistics, TileScores
 
 VIEW_SIDE: Final = 80  # pixels of a view in a strip
 STRIP_QUALITY: Final = 60  # of lossy WebP, 0 to 100
@@ -49,6 +51,13 @@ class Tile:
     light: str = ""  # file name of the environment light
     strip: bytes = b""  # WebP: the views side by side, of the view set "fixed" or, if it is empty, of "random"
     views: int = 0  # number of views in `strip`
+    scores: TileScores | None = None  # None if the object has no scores
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Flags of the outcome row, followed by the labels that the scores give."""
+        more = self.scores.labels if self.scores else ()
+        return (*self.row.flags, *(label for label in more if label not in self.row.flags))
 
 
 @dataclass
@@ -60,6 +69,7 @@ class SetReport:
     failed: list[Outcome] = field(default_factory=list)  # every failed object
     skipped: list[Outcome] = field(default_factory=list)  # at most MAX_SKIPPED per reason
     tiles: list[Tile] = field(default_factory=list)
+    scores: ScoreStatistics | None = None  # of the whole set; None if it has no scores
 
 
 def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
@@ -71,12 +81,15 @@ def collect_report(url: str | Path, max_objects: int, *, progress: bool = False)
         progress: Show a progress bar.
 
     Raises:
-        UserError: The set is incomplete or inconsistent, or `max_objects` is less than 1.
+        UserError: The set is incomplete or inconsistent, a score table is damaged, or `max_objects` is less than 1.
     """
     if max_objects < 1:
         raise UserError(f"--max-objects is {max_objects}; it must be at least 1")
     fs, root = url_to_fs(url)
-    report = SetReport(SetStatistics(str(url), read_index(url)), json.loads(fs.cat_file(f"{root}/{SET_NAME}")))
+    index = read_index(url)
+    scores = find_scores(url, index)
+    report = SetReport(SetStatistics(str(url), index), json.loads(fs.cat_file(f"{root}/{SET_NAME}")))
+    report.scores = None if scores is None else ScoreStatistics(scores.clusters)
     total = read_set_request(fs, root).objects
     shown = min(max_objects, total)
     chosen = {i * total // shown for i in range(shown)}
@@ -87,11 +100,20 @@ def collect_report(url: str | Path, max_objects: int, *, progress: bool = False)
         for part in slices(url):
             report.about.add(part)
             _list(report, part)
+            scored = _add_scores(report, scores, part)
             places = [i for i, row in enumerate(part.rows) if row.position in chosen]
-            for tile in pool.map(partial(_tile, part), places):
+            for tile in pool.map(partial(_tile, part, scored), places):
                 report.tiles.append(tile)
                 bar.update()
     return report
+
+
+def _add_scores(report: SetReport, scores: SetScores | None, part: Slice) -> dict[str, TileScores]:
+    """Add the scores of one shard to the statistics, and return them: uid -> scores. Without scores, return nothing."""
+    if scores is None or report.scores is None:
+        return {}
+    rows = {uid: row for uid, row in scores.shard(part.shard).items() if not row.damage}
+    return {uid: report.scores.add(row) for uid, row in rows.items()}
 
 
 def _list(report: SetReport, part: Slice) -> None:
@@ -104,7 +126,7 @@ def _list(report: SetReport, part: Slice) -> None:
             report.skipped.append(row)
 
 
-def _tile(part: Slice, place: int) -> Tile:
+def _tile(part: Slice, scores: dict[str, TileScores], place: int) -> Tile:
     asset, row = part.assets[place], part.rows[place]
     if row.status != "ok":
         return Tile(asset, row)
@@ -116,7 +138,7 @@ def _tile(part: Slice, place: int) -> Tile:
     where = f"{part.reader.url}/"
     coverage = float(np.mean([view.alpha_coverage for views in meta.views.values() for view in views]))
     views = [decode_webp(members[name], where + name) for name in names]
-    return Tile(asset, row, coverage, meta.hdri.name, encode_strip(views), len(views))
+    return Tile(asset, row, coverage, meta.hdri.name, encode_strip(views), len(views), scores.get(row.uid))
 
 
 def encode_strip(views: list[NDArray[np.uint8]]) -> bytes:

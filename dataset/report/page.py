@@ -21,6 +21,7 @@ from dataset.html.parts import BarTable, Histogram, KeyNumber, make_bar_table, m
 from dataset.html.templates import render_page
 from dataset.io.files import write_file_atomic
 from dataset.report.collect import STRIP_QUALITY, VIEW_SIDE, SetReport, Tile, collect_report
+from dataset.report.scores import score_data
 
 _DETAILED: Final = 200  # failures per reason shown with their stderr; the others are shown with their message only
 _STATUSES: Final = ("ok", "failed", "skipped")
@@ -74,6 +75,8 @@ def report_page(report: SetReport) -> str:
         "reason": reason,
         "histograms": _histograms(report),
         "bar_tables": _bar_tables(report),
+        "scored": report.scores is not None,
+        "score_data": score_data,
         "requested": about.requested,
         "views": max((tile.views for tile in report.tiles), default=0),
         "view_side": VIEW_SIDE,
@@ -113,7 +116,9 @@ def _histograms(report: SetReport) -> list[Histogram]:
         make_histogram("Seconds per object", outcomes.seconds.values, "s"),
         make_histogram("Peak memory per object", outcomes.peak_rss_mb.values, "MB"),
     )
-    return [figure for figure in made if figure]
+    scores = report.scores.values.items() if report.scores else ()
+    scored = [make_histogram(name.replace("_", " ").capitalize(), values, "") for name, values in scores]
+    return [figure for figure in (*made, *scored) if figure]
 
 
 def _bar_tables(report: SetReport) -> list[BarTable]:
@@ -122,6 +127,7 @@ def _bar_tables(report: SetReport) -> list[BarTable]:
     made = (
         make_bar_table("Licenses", about.licenses, "license"),
         make_bar_table("Flags", about.outcomes.flags, "flag"),
+        make_bar_table("Scores", report.scores.labels if report.scores else {}, "flag"),
         make_bar_table("Sources", about.sources, "source"),
         make_bar_table(f"Environment lights{_part(report)}", lights),
     )
@@ -140,7 +146,7 @@ def _grid(tiles: list[Tile]) -> dict[str, Any]:
     return {
         "tiles": [(tile, next(strips) if tile.strip else None) for tile in tiles],
         "statuses": [("", len(tiles)), *((status, statuses[status]) for status in _STATUSES if statuses[status])],
-        "flags": _by_count(Counter(flag for tile in tiles for flag in tile.row.flags)),
+        "flags": _by_count(Counter(label for tile in tiles for label in tile.labels)),
         "licenses": _by_count(Counter(tile.asset.license for tile in tiles)),
         "sources": _by_count(Counter(tile.asset.source for tile in tiles)),
     }

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import tyro
 
-from dataset.__main__ import CopyCommand, InfoCommand, PreviewCommand, ReportCommand, VerifyCommand
+from dataset.__main__ import (
+    CopyCommand,
+    CurateCommand,
+    ExportCommand,
+    InfoCommand,
+    PreviewCommand,
+    ReportCommand,
+    VerifyCommand,
+)
 from distill.config import DistillArgs
 from distill.evaluate.config import AssetEvaluationArgs
 from distill.view.__main__ import ViewArgs
@@ -22,7 +30,7 @@ from train.sample import SampleArgs
 from train.tiny_model import TinyModelArgs
 
 OPTIONS = (
-    *(VerifyCommand, InfoCommand, PreviewCommand, ReportCommand, CopyCommand),
+    *(VerifyCommand, InfoCommand, PreviewCommand, ReportCommand, CurateCommand, CopyCommand, ExportCommand),
     *(RenderCommand, TrueMeshes),
     *(ConvertArgs, EncodeArgs, NovelViewArgs, ExportArgs, KnownArgs, PushArgs, SampleArgs, TinyModelArgs),
     *(DistillArgs, AssetEvaluationArgs, ViewArgs),

@@ -8,8 +8,9 @@ from dataset.errors import UserError
 from dataset.format.latents import LATENTS_FILE, LatentFormat, encode_again, format_json, read_format, table_file
 from dataset.format.manifest import MANIFEST_FILE
 from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.scores import DUPLICATES_NAME, scores_file
 from dataset.format.shards import INDEX_NAME, SET_NAME, read_stats
-from dataset.io.files import atomic_file, exists, url_to_fs, write_json_atomic
+from dataset.io.files import atomic_file, exists, url_to_fs, write_bytes_atomic, write_json_atomic
 from dataset.io.resume import differences, settings_differ
 from dataset.reading.shard_set import ShardSet
 
@@ -19,7 +20,7 @@ _BLOCK: Final = 1 << 20
 
 
 def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
-    """Copy the manifest, attribution, outcome tables and `set.json` of a shard set; training filters read these files.
+    """Copy the manifest, attribution, outcome tables, `set.json` and scores of a shard set; training filters read them.
 
     The files are copied in this order. Files that already exist in the latent set are kept. Copying ends, with a log
     message, at the first file that is missing in the shard set.
@@ -42,6 +43,24 @@ def copy_tables(shards: ShardSet, fs: Any, root: str) -> None:
         with source.open(f"{there}/{name}", "rb") as file, atomic_file(fs, f"{root}/{name}") as copy:
             while data := file.read(_BLOCK):
                 copy.write(data)
+    _copy_scores(shards, fs, root)
+
+
+def _copy_scores(shards: ShardSet, fs: Any, root: str) -> None:
+    """Copy the scores of a shard set (`python -m dataset curate`), if it has any, for the filter --where of training.
+
+    Unlike the other tables, scores may be computed again later. So files that differ are replaced.
+    """
+    source, there = url_to_fs(shards.url)
+    if not exists(source, f"{there}/{scores_file(DUPLICATES_NAME)}"):
+        return
+    for name in (*(shard.name for shard in shards.index.shards), DUPLICATES_NAME):
+        path = scores_file(name)
+        if not exists(source, f"{there}/{path}"):
+            return
+        data = source.cat_file(f"{there}/{path}")
+        if not exists(fs, f"{root}/{path}") or fs.cat_file(f"{root}/{path}") != data:
+            write_bytes_atomic(fs, f"{root}/{path}", data)
 
 
 def claim(fs: Any, root: str, out: str, form: LatentFormat) -> None:

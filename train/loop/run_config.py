@@ -155,6 +155,7 @@ def describe(run: TrainingRun, shards: TrainingSet) -> dict[str, Any]:
                 "max_coverage": run.filters.max_coverage,
                 "licences": sorted(run.filters.licences),
                 "uids": None if run.filters.uids is None else str(run.filters.uids),
+                "where": run.filters.where,
             },
         },
         "recipe": asdict(run.recipe),

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.curate.curate_set import curate_set
 from dataset.errors import UserError
 from dataset.format.manifest import Asset, Manifest
 from dataset.format.outcomes import Outcome, dump_outcomes, read_outcomes
 from dataset.images.prepare import composite_white
 from dataset.io.files import url_to_fs
+from dataset.reading.scores import SetScores
 from dataset.reading.shard_set import ShardSet
 from dataset.report.collect import VIEW_SIDE, collect_report, encode_strip
 from dataset.report.page import report_page, write_report
-from tests.support.make_shards import make_shard_set, write_set_request
+from tests.support.make_outcomes import make_set
+from tests.support.make_shards import make_sample, make_shard_set, write_set_request
 from tests.support.paths import ROOT
 from tests.support.troubled_set import BAD, Tags, troubled_set
 
@@ -119,6 +122,42 @@ def test_a_large_set_is_shown_in_part_and_says_so(tmp_path: Path) -> None:
     assert "are shown" not in report_page(collect_report(folder, 10))
 
 
+def test_scores_are_shown_if_there_are_any(tmp_path: Path) -> None:
+    folder = troubled_set(tmp_path)
+    without = report_page(collect_report(folder, 1000))
+    assert "data-texture" not in without
+    assert "least texture first" not in without
+    curate_set(str(folder), workers=1)
+    report = collect_report(folder, 2)  # the distributions are those of the whole set
+    assert report.scores is not None
+    assert [len(values) for values in report.scores.values.values()] == [4] * 5
+    tiles = Tags(report_page(collect_report(folder, 1000))).tiles
+    rows = SetScores(folder).shard(0)
+    assert [tile["data-uid"] for tile in tiles if tile["data-texture"]] == list(rows)
+    for tile, row in zip(tiles, rows.values(), strict=False):
+        assert float(tile["data-texture"]) == pytest.approx(row.texture, rel=1e-4)
+        assert float(tile["data-views"]) == row.distinct_views
+    assert all(tile["data-cluster"] == "" for tile in tiles)
+    html = report_page(collect_report(folder, 1000))
+    for text in ("Distinct views", "least texture first", f"texture {rows['synthetic-0000'].texture:.3f}, contrast "):
+        assert text in html
+
+
+def test_near_duplicates_are_labeled_and_numbered(tmp_path: Path) -> None:
+    def same(uid: str, i: int, resolution: int) -> dict[str, bytes]:
+        return make_sample(uid, i % 2, resolution)
+
+    folder = make_set(tmp_path / "set", "o", 5, 32, sample=same)
+    curate_set(folder, workers=1)
+    html = report_page(collect_report(folder, 1000))
+    tiles = Tags(html).tiles
+    assert [tile["data-cluster"] for tile in tiles] == ["0", "1", "0", "1", "0"]
+    assert [tile["data-flags"] for tile in tiles] == [
+        *("", "clipped", "near-duplicate", "clipped near-duplicate", "near-duplicate")
+    ]
+    assert '<button type="button" data-flag="near-duplicate">' in html
+
+
 def test_many_failures_and_skips_stay_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.report.collect.MAX_SKIPPED", 2)
     monkeypatch.setattr("dataset.report.page._DETAILED", 1)
@@ -183,7 +222,7 @@ def test_the_four_commands(tmp_path: Path) -> None:
 
 
 def test_command_lines_explain_themselves_and_bad_input(tmp_path: Path) -> None:
-    assert "{verify,info,preview,report,copy,export}" in run("--help").stdout
+    assert "{verify,info,preview,report,curate,copy,export}" in run("--help").stdout
     absent = run("info", str(tmp_path / "absent"))
     assert absent.returncode == 2
     assert absent.stderr.startswith("error: there is no shard set at")

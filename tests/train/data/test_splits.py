@@ -1,6 +1,7 @@
 """What a run trains on: filters, damage, the options for them, and refusals before anything is written."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset.check.verify import verify
+from dataset.curate.curate_set import curate_set
 from dataset.errors import UserError
 from dataset.format.outcomes import OUTCOMES_FOLDER
 from dataset.format.shards import read_stats
 from dataset.io.files import url_to_fs
 from dataset.reading.filters import Filters
 from dataset.reading.latent_set import LatentSet
+from dataset.reading.scores import SetScores
 from dataset.reading.shard_set import ShardSet
 from tests.support.make_shards import make_shard_set
 from tests.support.outcome_flags import write_flags
 from tests.support.train_cli import resolved
 from tests.support.train_micro import micro_run
 from train.__main__ import main
+from train.encode.output import copy_tables
 from train.loop import loop
 from train.loop.checkpoint import Progress
 from train.loop.loop import train
@@ -63,6 +68,7 @@ def test_filters_are_printed_recorded_and_obeyed(
         "max_coverage": 1.0,
         "licences": ["CC-BY-4.0"],
         "uids": str(uids),
+        "where": None,
     }
     with pytest.raises(UserError, match=r"data\.filters\.without_flags was \['clipped'\], is now \[\]"):
         train(replace(run, filters=replace(filters, without_flags=())))
@@ -79,6 +85,23 @@ def test_coverage_filters_of_latents_are_those_of_images(shards: Path, latents: 
     found = loop.open_training_set(str(shards), Filters(min_coverage=middle)).uids()
     assert 0 < len(found) < 6
     assert loop.open_training_set(str(latents), Filters(min_coverage=middle)).uids() == found
+
+
+def test_scores_select_images_and_the_latents_that_were_encoded_from_them(
+    shards: Path, latents: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(shards, tmp_path / "images"))
+    encoded = Path(shutil.copytree(latents, tmp_path / "latents"))
+    with pytest.raises(UserError, match="for the shard set from which it was encoded, then repeat the command"):
+        loop.open_training_set(str(encoded), Filters(where="texture > 0"))
+    curate_set(str(images), workers=1)
+    copy_tables(ShardSet(images), *url_to_fs(encoded))
+    scores = [row for shard in range(2) for row in SetScores(images).shard(shard).values()]
+    middle = float(np.median([row.texture for row in scores]))
+    found = loop.open_training_set(str(images), Filters(where=f"texture > {middle}")).uids()
+    assert found == [row.uid for row in scores if row.texture > middle]
+    assert loop.open_training_set(str(encoded), Filters(where=f"texture > {middle}")).uids() == found
+    assert verify(encoded) == []
 
 
 def test_latents_without_their_tables_cannot_be_filtered(shards: Path, latents: Path, tmp_path: Path) -> None:
@@ -143,9 +166,10 @@ def test_options_of_the_stream_reach_the_run_and_are_off_by_default() -> None:
         "stage1",
         *("--repeats-per-object", "4", "--num-workers", "3", "--max-corrupt-fraction", "0.01", "--sample-posterior"),
         *("--without-flags", "empty", "clipped", "--min-coverage", "0.1", "--max-coverage", "0.9"),
-        *("--licenses", "CC0-1.0", "--uids", "list"),
+        *("--licenses", "CC0-1.0", "--uids", "list", "--where", "texture > 0.1 and not flat"),
     )
-    assert run.filters == Filters(("empty", "clipped"), 0.1, 0.9, ("CC0-1.0",), Path("list"))
+    expected = Filters(("empty", "clipped"), 0.1, 0.9, ("CC0-1.0",), Path("list"), "texture > 0.1 and not flat")
+    assert run.filters == expected
     changed = {"items_per_object": 4, "readers": 3, "max_damaged_share": 0.01, "sample_posterior": True}
     assert run.recipe == replace(plain.recipe, **changed)  # type: ignore[arg-type]
 
