@@ -22,7 +22,8 @@ import tyro
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
 from dataset.io.options import HiddenDefault
-from train.model.multiview import BUNDLED_MODEL
+from train.config.presets import PAPER, TINY
+from train.model.multiview import BUNDLED_MODEL, SPEC_FILE, read_spec
 
 PYTHON: Final = sys.executable
 FINE_TUNING_LR: Final = 5e-5
@@ -50,8 +51,8 @@ class Demo:
     """Training steps of the image encoder. Used with --from-scratch."""
     stage1_steps: int = 300
     """Training steps of stage 1. Used with --from-scratch."""
-    stage2_steps: int = 100
-    """Training steps of stage 2."""
+    stage2_steps: int = 30
+    """Training steps of stage 2. With --from-scratch, 100 or more give better blobs."""
     distill_steps: HiddenDefault[int | None] = None
     """Steps of the distillation. Default: those of the tiny preset."""
     seed: int = 1
@@ -76,7 +77,8 @@ def plan(demo: Demo) -> list[Step]:
     workers = ("--workers", str(demo.workers)) if demo.workers else ()
     distill_steps = ("--steps", str(demo.distill_steps)) if demo.distill_steps else ()
     image = ("--image", str(demo.image), "--model", model, *seed)
-    render = ("render", "--source", demo.source, "--shards", shards, "--resolution", "64", "--samples", "8")
+    size = str(_resolution(demo))
+    render = ("render", "--source", demo.source, "--shards", shards, "--resolution", size, "--samples", "8")
     return [
         Step("render", "Render", (*render, "--objects-per-shard", "8", *seed, *workers)),
         Step("verify", "Check the shards", ("dataset", "verify", shards)),
@@ -85,6 +87,16 @@ def plan(demo: Demo) -> list[Step]:
         Step("sample", "Sample views", ("train.sample", *image, "--out", str(out / "sample.png"))),
         Step("distill", "Distill", ("distill", *image, "--out", str(out / "asset"), *distill_steps)),
     ]
+
+
+def _resolution(demo: Demo) -> int:
+    """Return the pixels per side of the images to render: those of the model to train.
+
+    A checkpoint file or a Hub name is a model of the paper's size.
+    """
+    if demo.from_scratch:
+        return TINY.image_size
+    return read_spec(demo.model).image_size if (demo.model / SPEC_FILE).is_file() else PAPER.image_size
 
 
 def _fine_tuning(demo: Demo) -> list[Step]:

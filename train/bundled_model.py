@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import torch
@@ -23,6 +23,8 @@ def write_float16(
 ) -> float:
     """Write the model of a training run to another model folder, in float16, with config.json and a README.md.
 
+    The files contain no path of this machine.
+
     Returns the size of the model folder in megabytes (10^6 bytes).
 
     Args:
@@ -39,7 +41,12 @@ def write_float16(
         nn.Module.to(part, torch.float16)
     remove_known(out)  # a table of known objects belongs to the image encoder that is replaced
     save_model(model, out)
+    for part_config in (out / "unet" / "config.json", out / "vae" / "config.json"):
+        values = json.loads(part_config.read_text())
+        values.pop("_name_or_path", None)  # a path of this machine
+        part_config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
     config = {**json.loads((folder / CONFIG_FILE).read_text()), "base": None}  # stage 1 has the same data and command
+    config["data"] = {**config["data"], "url": PurePosixPath(config["data"]["url"]).name}
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     (out / "README.md").write_text(
         card(config["data"]["objects"], arguments, model.spec.image_size, model.image_encoder.spec, backbone)

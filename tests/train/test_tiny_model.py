@@ -159,6 +159,13 @@ def test_drawings_are_learned_and_part_of_the_table(tmp_path):
     assert known.num_renders == len(known.kind_numbers) - 2  # the drawing and its mirror image
 
 
+def test_the_model_folder_names_no_path_of_this_machine(made):
+    texts = [path for path in made.out.rglob("*") if path.suffix in (".json", ".md")]
+    assert len(texts) >= 6
+    for path in texts:
+        assert str(made.work.parent) not in path.read_text(), path
+
+
 def test_a_replaced_model_keeps_no_old_table(made, tmp_path):
     shutil.copytree(made.out / "known", tmp_path / "known")
     write_float16(made.work / "stage2", tmp_path, "")

@@ -28,13 +28,15 @@ CPU, SCALE, TIMESTEP = torch.device("cpu"), 10.0, 980
 def clean_prediction(model: MultiViewModel, unet: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
     """x0_hat with guidance for four views, whose arithmetic is done in `dtype`."""
     random = torch.Generator().manual_seed(0)
-    latents, noise = (torch.randn(4, 8, 16, 16, generator=random) for _ in range(2))
-    token = torch.randn(1, 1, 256, generator=random)
+    config: Any = model.unet.config
+    shape, width = (4, config.in_channels, 16, 16), config.cross_attention_dim
+    latents, noise = (torch.randn(shape, generator=random) for _ in range(2))
+    token = torch.randn(1, 1, width, generator=random)
     views = draw_views(PRESETS["tiny"], 0, 4)
     labels = model.labels(views.elevation_deg, views.azimuth_deg, 15.0, 0.0)
     alpha_bar = model.alphas_cumprod[TIMESTEP]
     noisy = add_noise(latents, noise, alpha_bar)
-    context = torch.cat([token.expand(4, -1, -1), torch.zeros(4, 1, 256)])
+    context = torch.cat([token.expand(4, -1, -1), torch.zeros(4, 1, width)])
     with torch.no_grad():
         predicted = run_unet(
             unet,
