@@ -2,14 +2,18 @@
 
 import json
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 
-from dataset.__main__ import main
+from dataset.__main__ import ExportCommand, main
 from dataset.errors import UserError
 from dataset.export import export_set as module
 from dataset.export.export_set import LAYOUTS, export_set
+from dataset.format.shards import write_index, write_shard
+from dataset.io.files import url_to_fs
 from dataset.reading.filters import Filters
+from tests.support.make_shards import make_sample, make_shard_set
 
 NERF = LAYOUTS["nerf"]
 
@@ -98,3 +102,19 @@ def test_command_line(shards, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "6 objects in the layout syncdreamer, 6 of them new" in printed
     assert "note: this layout contains pickles" in printed
+
+
+def test_the_command_offers_exactly_the_layouts():
+    (choices,) = [get_args(hint) for name, hint in get_type_hints(ExportCommand).items() if name == "layout"]
+    assert set(choices) == set(LAYOUTS)
+
+
+def test_orthographic_views_are_refused(tmp_path):
+    folder = make_shard_set(tmp_path / "set", 1, 8)
+    fs, root = url_to_fs(folder)
+    members = make_sample("synthetic-0000", 0, 8, passes=("mask",))
+    about = members["synthetic-0000.meta.json"].replace(b'"perspective"', b'"orthographic"')
+    write_shard(fs, root, "shard-000000", [("synthetic-0000", {**members, "synthetic-0000.meta.json": about})])
+    write_index(fs, root, num_shards=1, objects_per_shard=4)
+    with pytest.raises(UserError, match=r"has orthographic cameras .* which the layout nerf cannot describe"):
+        export_set(str(folder), tmp_path / "out", LAYOUTS["nerf"])
