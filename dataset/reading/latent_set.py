@@ -28,7 +28,17 @@ from dataset.format.latents import (
     latent_names,
     read_format,
 )
-from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, SchemaError, ViewSet, meta_name, parse_meta
+from dataset.format.schema import (
+    ALL_VIEWS,
+    VIEW_SETS,
+    VIEWS_PER_SET,
+    Meta,
+    SchemaError,
+    ViewSet,
+    member_name,
+    meta_name,
+    parse_meta,
+)
 from dataset.format.shards import INDEX_NAME, Index, read_index
 from dataset.io.files import check_reachable, exists, url_to_fs
 from dataset.reading.shard_set import DamagedMember, Kept, ShardSet, check_has_views, count_samples, fingerprint_of
@@ -246,5 +256,8 @@ def open_views(url: str | Path) -> ShardSet | LatentSet:
         return LatentSet(url)
     shards = ShardSet(url)
     if (first := next((number for number, count in enumerate(shards.samples_per_shard) if count), None)) is not None:
-        check_has_views(shards.meta(first, 0), ALL_VIEWS, str(url))
+        names = set(shards.names(first, 0))
+        uid = shards.uid(first, 0)
+        if any(member_name(uid, view_set, index) not in names for view_set, index in ALL_VIEWS):
+            check_has_views(shards.meta(first, 0), ALL_VIEWS, str(url))
     return shards

@@ -57,7 +57,7 @@ def _rewrite(folder: Path, samples: dict[str, dict[str, bytes]], metas: list[Met
     """Write the first shard with consistent statistics, table and index, so that only the contents are wrong."""
     fs, root = url_to_fs(folder)
     metas = metas or [LatentSet(folder).meta(0, i) for i in range(2)]
-    stats = write_shard(fs, root, "shard-000000", samples.items(), latent_names)
+    stats = write_shard(fs, root, "shard-000000", samples.items(), lambda uid, _: latent_names(uid))
     (folder / TABLE).write_bytes(dump_table(stats, metas))
     write_index(fs, root, num_shards=2, objects_per_shard=2)
 
