@@ -21,7 +21,8 @@ from benchmarks.render.plain_settings import RESOLUTION
 from benchmarks.render.reference import VIEWS
 from render.blender.__main__ import bundled_maps
 from render.blender.cycles import configure, render_view
-from render.blender.scene import build, light_scene, visible_points
+from render.blender.lights import light_scene
+from render.blender.scene import build, visible_points
 from render.blender.screen_bounds import object_box
 from render.blender.timing import PartTimer
 from render.rigs.cameras import light, noise_seed

@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks.render.plain_settings import BASELINE, RESOLUTION, PlainJob
 from render.blender.__main__ import bundled_maps
 from render.blender.cycles import CYCLES, configure, render_view
-from render.blender.scene import build, light_scene, visible_points
+from render.blender.lights import light_scene
+from render.blender.scene import build, visible_points
 from render.blender.screen_bounds import object_box
 from render.rigs.cameras import Pose, light, noise_seed
 from render.rigs.rig import poses

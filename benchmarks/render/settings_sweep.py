@@ -30,7 +30,8 @@ from benchmarks.render.quality import compare
 from benchmarks.render.reference import CACHE, VIEWS, reference
 from render.blender.__main__ import bundled_maps
 from render.blender.cycles import NOISY_SHARE_NODE, configure, render_view
-from render.blender.scene import build, light_scene, outline_points
+from render.blender.lights import light_scene
+from render.blender.scene import build, outline_points
 from render.blender.screen_bounds import object_box
 from render.rigs.cameras import light, noise_seed
 from render.rigs.rig import poses

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.camera import convert_c2w, world_to_camera
-from dataset.export.layout import Files, Layout, encode_png, no_files
+from dataset.export.layout import Files, Layout, no_files
 from dataset.export.visual_hull import hull_points
+from dataset.images.png import encode_png
 from dataset.images.prepare import composite_white
 from dataset.reading.rendered_object import RenderedObject
 from dataset.reading.shard_set import key_name

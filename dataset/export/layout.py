@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dataset.format.schema import ViewKey
 from dataset.reading.rendered_object import RenderedObject
@@ -46,13 +45,6 @@ class Layout:
 def no_files(uids: Sequence[str]) -> Files:
     """Return no files, for layouts without files of the whole set."""
     return {}
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode an image [h, w], [h, w, 3] or [h, w, 4] (straight alpha) as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
-    return buffer.getvalue()
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:

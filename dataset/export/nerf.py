@@ -7,8 +7,9 @@ whose z axis points up. This is the "blender" convention of `dataset.camera`, so
 
 from typing import Any, Final
 
-from dataset.export.layout import Files, Layout, encode_png, no_files
+from dataset.export.layout import Files, Layout, no_files
 from dataset.format.schema import View
+from dataset.images.png import encode_png
 from dataset.io.files import json_bytes
 from dataset.reading.rendered_object import RenderedObject
 from dataset.reading.shard_set import key_name

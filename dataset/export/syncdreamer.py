@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from dataset.camera import convert_c2w, world_to_camera
-from dataset.export.layout import Files, Layout, ViewKeys, encode_png
+from dataset.export.layout import Files, Layout, ViewKeys
 from dataset.format.schema import VIEWS_PER_SET
+from dataset.images.png import encode_png
 from dataset.reading.rendered_object import RenderedObject
 
 _FIRST: Final = VIEWS_PER_SET // 4  # our azimuth 90, which is +x

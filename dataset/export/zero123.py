@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from dataset.camera import world_to_camera
-from dataset.export.layout import Files, Layout, ViewKeys, encode_npy, encode_png
+from dataset.export.layout import Files, Layout, ViewKeys, encode_npy
+from dataset.images.png import encode_png
 from dataset.io.files import json_bytes
 from dataset.reading.rendered_object import RenderedObject
 

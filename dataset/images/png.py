@@ -1,4 +1,4 @@
-"""Encode and decode PNG files of one or three channels with 8 or 16 bits, for the passes of a view.
+"""Encode PNG files with 8 or 16 bits, and decode those of the passes of a view.
 
 Pillow neither writes nor reads PNG files of three channels with 16 bits, so these are encoded here. OpenCV, Blender and
 other readers open all of them.
@@ -25,15 +25,18 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encode an image uint8 or uint16, [h, w] or [h, w, 3], as PNG. Equal images give equal bytes.
+    """Encode an image uint8 or uint16, [h, w] or [h, w, 3], or uint8 [h, w, 4] with straight alpha, as PNG.
+
+    Equal images give equal bytes.
 
     Raises:
         ValueError: `pixels` has another shape or dtype.
     """
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
+    channels = ((), (3,), (4,)) if pixels.dtype == np.uint8 else ((), (3,))
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or pixels.shape[2:] not in channels:
         raise ValueError(
             f"cannot encode an array of {pixels.dtype} with the shape {pixels.shape} as PNG; give uint8 or uint16, "
-            "[h, w] or [h, w, 3]"
+            "[h, w] or [h, w, 3], or uint8 [h, w, 4]"
         )
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
         return _encode_rgb16(pixels)
@@ -43,7 +46,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def decode_png(data: bytes, where: str) -> Any:
-    """Decode a PNG file that `encode_png` wrote. Return uint8 or uint16, [h, w] or [h, w, 3].
+    """Decode a PNG file of one or three channels that `encode_png` wrote: uint8 or uint16, [h, w] or [h, w, 3].
 
     Args:
         data: Contents of the file.

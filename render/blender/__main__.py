@@ -238,7 +238,7 @@ def _passes(
 
 def _light(job: RenderJob, rig: Rig) -> Hdri:
     """Light the open scene as the rig says."""
-    from render.blender.scene import light_lamps, light_scene, light_white
+    from render.blender.lights import light_lamps, light_scene, light_white
 
     if rig.light == "lamps":
         return light_lamps(place_lamps(rig.lamps, job.seed, job.asset.uid), rig.light_strength)

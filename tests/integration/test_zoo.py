@@ -13,7 +13,7 @@ from tests.support.fault_zoo import zoo
 from tests.support.make_models import box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.textures import sanitize_textures  # noqa: E402
 
@@ -27,7 +27,7 @@ def rendered(path, scratch):
     if sanitize_textures(path.parent):
         flags.append("missing-texture")
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), environment)
+    lights.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=8, samples=1), threads=1)
     image = cycles.render_view(Pose(20.0, 30.0), 1, scratch)
     if not image[..., 3].any():

@@ -33,7 +33,7 @@ def test_another_reader_sees_the_same_rgb16(tmp_path):
     np.testing.assert_allclose(values.reshape(6, 4, 4)[::-1, :, :3], pixels / 65535, atol=1e-6)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 4), np.uint8), np.zeros((2, 2)), np.zeros(3, np.uint16)])
+@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 4), np.uint16), np.zeros((2, 2)), np.zeros(3, np.uint16)])
 def test_other_arrays_are_refused(pixels):
     with pytest.raises(ValueError, match=r"give uint8 or uint16"):
         encode_png(pixels)

@@ -8,7 +8,7 @@ from render.settings import Settings, environment_maps
 from tests.support.make_models import box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -20,7 +20,7 @@ MAX_SAMPLES = 64  # four times what Cycles takes before it looks at the noise fo
 def see(tmp_path, noise_threshold, samples=MAX_SAMPLES, threads=1):
     """One picture of a box before the map with the strongest sun."""
     scene.build(box_glb(tmp_path / "b.glb", size=(1, 0.5, 0.7)), "longest")
-    scene.light_scene(Light("sunrise.exr", 40.0), environment_maps(bundled_maps())["sunrise.exr"])
+    lights.light_scene(Light("sunrise.exr", 40.0), environment_maps(bundled_maps())["sunrise.exr"])
     cycles.configure(Settings(RESOLUTION, samples, noise_threshold), threads)
     return cycles.render_view(Pose(20.0, 30.0), 1, tmp_path)
 

@@ -17,7 +17,7 @@ from tests.support.cases.gltf_shapes import write_shapes
 from tests.support.cases.other_formats import write_other_formats
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene
+from render.blender import cycles, lights, scene
 from render.blender.__main__ import bundled_maps
 from render.blender.geometry.repair import pieces
 from render.blender.geometry.sides import hide_back_faces
@@ -70,7 +70,7 @@ def outcome(path: Path, root: Path, scratch: Path) -> Result:
         return Result(error=f"{failure.error_class}: {failure.message}")
     hide_back_faces(pieces(), np.array([pose.c2w()[:3, 3] for pose in VIEWS]))
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), environment)
+    lights.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=24, samples=4, noise_threshold=0.0), threads=1)
     images = [cycles.render_view(pose, 1, scratch) for pose in VIEWS]
     flags += [flag for flag in image_flags(images) if flag != "clipped"]

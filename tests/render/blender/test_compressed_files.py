@@ -14,7 +14,7 @@ from tests.support.fault_models import textured
 from tests.support.paths import ROOT
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene
+from render.blender import cycles, lights, scene
 from render.blender.__main__ import bundled_maps
 from render.blender.textures import sanitize_textures
 
@@ -28,7 +28,7 @@ def seen(path):
     scene.build(path, "longest")
     assert not sanitize_textures(path.parent)
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), environment)
+    lights.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=32, samples=64, noise_threshold=0.0), threads=1)
     return cycles.render_view(Pose(30.0, 15.0), 1, path.parent).astype(int)
 

@@ -10,7 +10,7 @@ from tests.support.make_models import box_glb
 from tests.support.paths import ROOT
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import empty_file, scene  # noqa: E402  (they import bpy)
+from render.blender import empty_file, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.cycles import configure  # noqa: E402
 from render.rigs.cameras import Light  # noqa: E402
@@ -41,7 +41,7 @@ def test_nothing_remains_of_an_object(tmp_path):
     before = contents(), settings(), bpy.context.scene.frame_current
     scene.build(box_glb(tmp_path / "box.glb"), "longest")
     name, path = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), path)
+    lights.light_scene(Light(name, 40.0), path)
     configure(Settings(32, 1), 1)
     bpy.context.scene.frame_set(7)
     bpy.app.handlers.render_init.append(lambda *_: None)

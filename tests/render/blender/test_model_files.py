@@ -11,7 +11,7 @@ from tests.support.make_models import Gltf
 from tests.support.paths import ROOT
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.textures import sanitize_textures  # noqa: E402
 
@@ -28,7 +28,7 @@ def colors(path: Path, tmp_path: Path) -> tuple[set[str], tuple[str, ...]]:
     if sanitize_textures(path.parent, CASES):
         flags = (*flags, "missing-texture")
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), environment)
+    lights.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=32, samples=16, noise_threshold=0.0), threads=1)
     image = cycles.render_view(Pose(20.0, 30.0), 1, tmp_path)
     red, green, blue = image[image[..., 3] > 127][:, :3].astype(float).T

@@ -21,7 +21,7 @@ from render.workers.protocol import RenderJob
 from tests.support.make_models import FACES, Gltf, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps, render_sample  # noqa: E402
 from render.blender.passes import surface  # noqa: E402
 
@@ -36,7 +36,7 @@ RED, GRAY = [0.6, 0.1, 0.2], [0.5, 0.5, 0.5]
 def surface_of(path: Path, tmp_path: Path, pose: Pose = POSE):
     scene.build(path, "longest")
     name, environment = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), environment)
+    lights.light_scene(Light(name, 40.0), environment)
     cycles.configure(Settings(resolution=SIDE, samples=1), 1)
     surface.begin_passes(tmp_path)
     return surface.render_surface(pose, tmp_path, None, PartTimer())
@@ -237,7 +237,7 @@ def test_lamps_light_the_side_that_they_stand_on(tmp_path):
         panel(gltf, face, (1, 1, 1), **pbr([0.8, 0.8, 0.8], roughnessFactor=1.0, metallicFactor=0.0))
     scene.build(gltf.write(tmp_path / "a.glb"), "longest")
     lamp = PlacedLamp("area", 200.0, (4.0, 0.0, 0.0), 0.5, True)
-    assert scene.light_lamps([lamp], 0.0).name == "lamps"
+    assert lights.light_lamps([lamp], 0.0).name == "lamps"
     cycles.configure(Settings(resolution=SIDE, samples=16), 1)
     right, left = (
         cycles.render_view(Pose(0.0, azimuth), 1, tmp_path)[24:40, 24:40, :3].mean() for azimuth in (90.0, 270.0)

@@ -14,7 +14,7 @@ from render.settings import Settings, environment_maps
 from tests.support.make_models import COLORS, FACES, Gltf, bad_models, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, quality_flags, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, quality_flags, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ def normalized_bounds():
 def see(pose, tmp_path, threads=1):
     """One picture of the scene that is open, under the first of Blender's environment maps."""
     name, path = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(name, 40.0), path)
+    lights.light_scene(Light(name, 40.0), path)
     cycles.configure(Settings(resolution=RESOLUTION, samples=1), threads)
     return cycles.render_view(pose, 1, tmp_path)
 
@@ -256,31 +256,31 @@ def test_every_map_lights_with_the_same_mean(tmp_path):
     assert len(maps) == 8
     bpy.ops.wm.read_factory_settings(use_empty=True)
     for name in ("night.exr", "city.exr"):
-        hdri = scene.light_scene(Light(name, 10.0), maps[name])
+        hdri = lights.light_scene(Light(name, 10.0), maps[name])
         image = bpy.data.images.load(str(maps[name]))
         width, height = image.size
         pixels = np.array(image.pixels[:]).reshape(height, width, 4)[..., :3]
         rows = (pixels @ [0.2126, 0.7152, 0.0722]).mean(1)
         solid_angle = np.cos((np.arange(height) + 0.5) / height * np.pi - np.pi / 2)
         mean = (rows * solid_angle).sum() / solid_angle.sum()
-        assert hdri.strength * mean == pytest.approx(scene.MEAN_LUMINANCE, rel=1e-3)
+        assert hdri.strength * mean == pytest.approx(lights.MEAN_LUMINANCE, rel=1e-3)
 
 
 def test_a_map_is_measured_once_per_process(monkeypatch):
     name, path = next(iter(environment_maps(bundled_maps()).items()))
     measured = []
-    mean_luminance = scene._mean_luminance
+    mean_luminance = lights._mean_luminance
 
     def counted(image, path):
         measured.append(path)
         return mean_luminance(image, path)
 
-    monkeypatch.setattr(scene, "_maps", {})
-    monkeypatch.setattr(scene, "_mean_luminance", counted)
+    monkeypatch.setattr(lights, "_maps", {})
+    monkeypatch.setattr(lights, "_mean_luminance", counted)
     strengths, widths = set(), set()
     for rotation_deg in (10.0, 20.0):
         bpy.ops.wm.read_factory_settings(use_empty=True)
-        strengths.add(scene.light_scene(Light(name, rotation_deg), path).strength)
+        strengths.add(lights.light_scene(Light(name, rotation_deg), path).strength)
         widths.add(bpy.context.scene.world.cycles.sample_map_resolution)
     assert measured == [path]
     assert len(strengths) == len(widths) == 1

@@ -9,7 +9,7 @@ from tests.support.fault_models import png, textured
 from tests.support.make_models import Gltf
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.textures import MAX_SIDE, sanitize_textures  # noqa: E402
 
@@ -21,7 +21,7 @@ def seen(gltf: Gltf, tmp_path, name):
     scene.build(gltf.write(tmp_path / name / f"{name}.glb"), "longest")
     missing = sanitize_textures(tmp_path / name)
     map_name, path = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(map_name, 40.0), path)
+    lights.light_scene(Light(map_name, 40.0), path)
     cycles.configure(Settings(resolution=16, samples=1024, noise_threshold=0.0), threads=1)
     return cycles.render_view(Pose(20.0, 10.0), 1, tmp_path), missing
 

@@ -11,7 +11,7 @@ from render.settings import Settings, environment_maps
 from tests.support.paths import ROOT
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, scene  # noqa: E402  (they import bpy)
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 from render.blender.geometry import repair, sides  # noqa: E402
 from render.blender.geometry.repair import pieces  # noqa: E402
@@ -31,7 +31,7 @@ def picture(name: str, tmp_path: Path, hide: bool = True) -> tuple[np.ndarray, t
     if hide:
         hide_back_faces(pieces(), CAMERAS)
     map_name, path = next(iter(environment_maps(bundled_maps()).items()))
-    scene.light_scene(Light(map_name, 40.0), path)
+    lights.light_scene(Light(map_name, 40.0), path)
     cycles.configure(Settings(resolution=32, samples=64, noise_threshold=0.0), threads=1)
     return cycles.render_view(Pose(25.0, 30.0), 1, tmp_path).astype(float), flags
 
