@@ -68,9 +68,20 @@ def reads_reference(unet: nn.Module) -> bool:
 
 
 def folder_reads_reference(folder: Path) -> bool:
-    """Return whether the UNet of a model folder reads the reference image as input channels."""
-    settings: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())
-    return _widened(settings["in_channels"], settings["out_channels"])
+    """Return whether the UNet of a model folder reads the reference image as input channels.
+
+    Raises:
+        UserError: `folder` is not a complete model folder, or the settings of its UNet are damaged.
+    """
+    read_spec(folder)
+    path = folder / "unet" / "config.json"
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())
+        return _widened(settings["in_channels"], settings["out_channels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: missing or damaged settings of the UNet ({error}); train or convert the model again"
+        ) from error
 
 
 def _widened(in_channels: int, out_channels: int) -> bool:

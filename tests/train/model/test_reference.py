@@ -204,3 +204,15 @@ def test_distilling_has_the_image_and_without_it_the_model_says_what_it_needs() 
     assert model_denoiser(seeing, tokens, 15.0, 3.0)(noisy, timesteps, views).guided.shape == noisy.shape
     with pytest.raises(UserError, match="needs the reference image"):
         model_denoiser(model, tokens, 15.0, 3.0)(noisy, timesteps, views)
+
+
+def test_a_folder_without_unet_settings_gives_one_clear_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: not a model folder \(model.json is missing\)"):
+        folder_reads_reference(tmp_path / "nowhere")
+    broken = shutil.copytree(base, tmp_path / "broken")
+    (broken / "unet" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config\.json: missing or damaged settings of the UNet"):
+        folder_reads_reference(broken)
+    (broken / "unet" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json: missing or damaged settings of the UNet"):
+        folder_reads_reference(broken)
