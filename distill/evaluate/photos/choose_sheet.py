@@ -34,6 +34,9 @@ class ChooseSheetArgs:
     """Image to write: .webp, .jpg or .png."""
     rows: int = 8
     """Number of images of each evaluation."""
+    inputs: bool = True
+    """Draw the input images. --no-inputs: write only their file names, for a sheet to be published without the images,
+    whose licenses may not allow it."""
     max_kb: int = 300
     """Largest size of the file in kB. The quality is reduced until the file fits."""
 
@@ -48,17 +51,17 @@ def choose_sheet(args: ChooseSheetArgs) -> str:
     check_number("--max-kb", args.max_kb, 1)
     if Image.registered_extensions().get(args.out.suffix.lower()) not in ("WEBP", "JPEG", "PNG"):
         raise UserError(f"--out {args.out} is not the name of an image file; give a name that ends in .webp")
-    rows = [row for folder in args.evaluation for row in _first_rows(folder, args.rows)]
-    write_sheet(rows, args.out, args.max_kb * _BYTES_PER_KB)
+    rows = [row for folder in args.evaluation for row in _first_rows(folder, args.rows, with_names=not args.inputs)]
+    write_sheet(rows, args.out, args.max_kb * _BYTES_PER_KB, with_inputs=args.inputs)
     return f"wrote {args.out}: {len(rows)} images, {args.out.stat().st_size / _BYTES_PER_KB:.0f} kB"
 
 
-def _first_rows(folder: Path, count: int) -> list[SheetRow]:
+def _first_rows(folder: Path, count: int, *, with_names: bool) -> list[SheetRow]:
     path = folder / RESULTS
     try:
         summary: dict[str, Any] = json.loads(path.read_text())
         samples_only = summary["options"]["samples_only"]
-        rows = [_row(folder, image) for image in summary["images"][:count]]
+        rows = [_row(folder, image, with_name=with_names) for image in summary["images"][:count]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not the result of an evaluation of images ({one_line(error)}); give the --out folder of "
@@ -69,14 +72,15 @@ def _first_rows(folder: Path, count: int) -> list[SheetRow]:
     return rows
 
 
-def _row(folder: Path, image: dict[str, Any]) -> SheetRow:
+def _row(folder: Path, image: dict[str, Any], *, with_name: bool) -> SheetRow:
     strips = tuple(folder / image["strips"][stage] if stage in image["strips"] else None for stage in STAGE_TITLES)
     named = image["named"]
     texts = [
         verdict(stage, named[stage]["top3"], named[stage]["rank"]) if stage in named else f"{stage}: failed"
         for stage in STAGE_TITLES
     ]
-    return SheetRow(strips, (image["label"], *texts))
+    title = f"{image['label']}: {image['file']}" if with_name else image["label"]
+    return SheetRow(strips, (title, *texts))
 
 
 def main(argv: Sequence[str]) -> None:

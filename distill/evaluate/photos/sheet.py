@@ -28,20 +28,22 @@ class SheetRow:
     texts: tuple[str, ...]
 
 
-def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+def draw_sheet(rows: Sequence[SheetRow], *, with_inputs: bool = True) -> Image.Image:
     """Return the sheet of at least one row, with a line of titles above.
 
-    All rows have the same number of strips; missing ones are marked as failed.
+    All rows have the same number of strips; missing ones are marked as failed. `with_inputs=False` leaves out the first
+    strip, the input images.
     """
-    widths = [_VIEWS[i] * _CELL_PX for i in range(len(rows[0].strips))]
+    columns = range(0 if with_inputs else 1, len(rows[0].strips))
+    widths = [_VIEWS[i] * _CELL_PX for i in columns]
     width = sum(widths) + _GAP_PX * len(widths) + _TEXT_PX
     sheet = Image.new("RGB", (width, _HEAD_PX + len(rows) * (_CELL_PX + _GAP_PX)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for i, head in enumerate((*_HEADS[: len(widths)], "named by the judge")):
+    for i, head in enumerate((*[_HEADS[i] for i in columns], "named by the judge")):
         draw.text((sum(widths[:i]) + _GAP_PX * i, 2), head, fill="black", font=font)
     for number, row in enumerate(rows):
         x, y = 0, _HEAD_PX + number * (_CELL_PX + _GAP_PX)
-        for strip, strip_width in zip(row.strips, widths, strict=True):
+        for strip, strip_width in zip([row.strips[i] for i in columns], widths, strict=True):
             if strip is None:
                 draw.text((x + _GAP_PX, y + _CELL_PX // 2), "failed", fill="black", font=font)
             else:
@@ -52,13 +54,17 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     return sheet
 
 
-def write_sheet(rows: Sequence[SheetRow], path: Path, max_bytes: int | None = None) -> None:
+def write_sheet(
+    rows: Sequence[SheetRow], path: Path, max_bytes: int | None = None, *, with_inputs: bool = True
+) -> None:
     """Write a sheet as WebP or JPEG, by the suffix of `path`, with the highest quality that fits `max_bytes`.
+
+    `with_inputs=False` leaves out the input images.
 
     Raises:
         UserError: the smallest file is larger than `max_bytes`, or the format does not allow so many pixels.
     """
-    sheet, image_format = draw_sheet(rows), Image.registered_extensions()[path.suffix.lower()]
+    sheet, image_format = draw_sheet(rows, with_inputs=with_inputs), Image.registered_extensions()[path.suffix.lower()]
     for quality in _QUALITIES:
         buffer = io.BytesIO()
         try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset.errors import UserError
 from distill.evaluate.photos.choose_sheet import ChooseSheetArgs, choose_sheet
@@ -52,14 +53,16 @@ def evaluation(folder: Path, names: str) -> Path:
     for name in names:
         write_strip(folder / "input" / f"{name}.png", np.full((1, 8, 8, 3), 99, np.uint8))
         named = {"input": {"top3": [name, "x", "y"], "rank": 1}}
-        images.append({"label": name, "strips": {"input": f"input/{name}.png"}, "named": named})
+        images.append({"label": name, "file": f"{name}.png", "strips": {"input": f"input/{name}.png"}, "named": named})
     (folder / "evaluation.json").write_text(json.dumps({"options": {"samples_only": False}, "images": images}))
     return folder
 
 
 def test_the_first_images_of_each_evaluation_are_drawn(tmp_path, monkeypatch):
     drawn: list[SheetRow] = []
-    monkeypatch.setattr("distill.evaluate.photos.choose_sheet.write_sheet", lambda rows, path, _: drawn.extend(rows))
+    monkeypatch.setattr(
+        "distill.evaluate.photos.choose_sheet.write_sheet", lambda rows, *_, **__: drawn.extend(rows)
+    )
     first, second = evaluation(tmp_path / "a", "pqr"), evaluation(tmp_path / "b", "s")
     out = tmp_path / "sheet.webp"
     out.write_bytes(b"")
@@ -77,3 +80,13 @@ def test_unusable_folders_and_names_are_refused(tmp_path):
         choose_sheet(ChooseSheetArgs((tmp_path,), tmp_path / "s.webp"))
     with pytest.raises(UserError, match="not the name of an image file"):
         choose_sheet(ChooseSheetArgs((tmp_path,), tmp_path / "s.txt"))
+
+
+def test_a_sheet_without_inputs_has_their_names(row, tmp_path):
+    pixels = np.asarray(draw_sheet([row], with_inputs=False))
+    assert (pixels[20:116, :384] == (0, 255, 0)).all()
+    assert not (pixels == (255, 0, 0)).all(-1).any()
+    folder = evaluation(tmp_path / "a", "p")
+    choose_sheet(ChooseSheetArgs((folder,), tmp_path / "without.png", inputs=False))
+    with Image.open(tmp_path / "without.png") as image:
+        assert image.width == 1072 - 96 - 6
