@@ -19,22 +19,20 @@ from dataset.copy.scores import copy_scores
 from dataset.copy.sources import Pick, SourceSet, each_once, open_sources, picks
 from dataset.copy.worker import CopyTask, Members, submitter
 from dataset.errors import UserError
-from dataset.format.manifest import MANIFEST_FILE
 from dataset.format.outcomes import OUTCOMES_FOLDER, Outcome, dump_outcomes
 from dataset.format.schema import SCHEMA_VERSION
-from dataset.format.set_request import SetRequest, begin_set, read_set_request
+from dataset.format.set_request import begin_set, finished_shards, foreign_file, read_set_request
 from dataset.format.shards import (
     INDEX_NAME,
     SET_NAME,
     Index,
     read_index,
     remove_temporaries,
-    shard_name,
     write_index,
     write_shard,
 )
-from dataset.io.files import TEMPORARY_SUFFIX, exists, json_bytes, read_json, url_to_fs, write_bytes_atomic
-from dataset.io.lock import LEASE_NAME, LOCK_NAME, owned_out
+from dataset.io.files import exists, json_bytes, read_json, url_to_fs, write_bytes_atomic
+from dataset.io.lock import owned_out
 from dataset.io.progress import ProgressBar
 from dataset.io.read_ahead import draw_ahead
 from dataset.io.resume import differences, settings_differ
@@ -45,7 +43,6 @@ OBJECTS_PER_SHARD: Final = 64
 _AHEAD: Final = 4  # objects per worker that are read ahead of writing
 _ALL: Final = Filters()
 _NOT_COMPARED: Final = {"sets", "objects", "manifest_sha256"}  # fields of set.json
-_BEFORE_REQUEST: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # files that a copy writes before its set.json
 
 PendingObject = tuple[Pick, Future[Members] | None]  # None: an object without images
 
@@ -92,7 +89,7 @@ def copy_sets(
         _claim(fs, root, out, sources, _request(sources, resolution, objects_per_shard, filters))
         request = read_set_request(fs, root)
         read_manifest(fs, root, request)
-        finished = _finished(fs, root, request)
+        finished = finished_shards(fs, root, request)
         if len(finished) == request.num_shards and exists(fs, f"{root}/{INDEX_NAME}"):
             index = read_index(out)
             copy_scores(fs, root, out, index, sources=sources, resolution=resolution)
@@ -131,7 +128,7 @@ def _request(
 def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: dict[str, Any]) -> None:
     """Write the manifest and `set.json`; if `out` has a `set.json`, check that it stores the settings in `request`."""
     if not exists(fs, f"{root}/{SET_NAME}"):
-        if foreign := _foreign(fs, root):
+        if foreign := foreign_file(fs, root):
             raise UserError(
                 f"{out} contains the file or folder {foreign}, which is not part of a copied set; choose another --out"
             )
@@ -154,27 +151,12 @@ def _claim(fs: Any, root: str, out: str, sources: Sequence[SourceSet], request: 
     remove_temporaries(fs, root)
 
 
-def _foreign(fs: Any, root: str) -> str:
-    """Return the name of a file in `root` that a copy does not write before `set.json`; empty if there is none."""
-    paths = fs.ls(root, detail=False) if exists(fs, root) else []
-    names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
-    return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
-
-
 def _other_sets(there: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield one line if the source sets `now` differ from `there`, those in `set.json`. Their URLs are not compared."""
     keys = [[(each.get("fingerprint"), each.get("asked")) for each in sets] for sets in (there, now)]
     if keys[0] != keys[1]:
         urls = (", ".join(str(each.get("url")) for each in sets) or "none" for sets in (there, now))
         yield "source sets were {}, are now {} (or the objects of a set have changed)".format(*urls)
-
-
-def _finished(fs: Any, root: str, request: SetRequest) -> set[int]:
-    """Return the numbers of the finished shards: those with an outcome table, which is the last file of a shard."""
-    folder = f"{root}/{OUTCOMES_FOLDER}"
-    paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
-    there = {path.rpartition("/")[2] for path in paths}
-    return {shard for shard in range(request.num_shards) if f"{shard_name(shard)}.parquet" in there}
 
 
 def _write_shards(fs: Any, root: str, objects: Iterator[PendingObject], bar: Any) -> None:

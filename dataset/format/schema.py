@@ -27,6 +27,7 @@ ViewSet = Literal["fixed", "random"]
 ViewKey = tuple[ViewSet, int]  # view set, and index of the view in it
 Projection = Literal["perspective", "orthographic"]
 NormalizeMode = Literal["longest", "sphere"]
+StoredMode = Literal[NormalizeMode, "given"]  # given: the size of the object is unknown, as in imported sets
 VIEW_SETS: Final[tuple[ViewSet, ...]] = get_args(ViewSet)
 VIEWS_PER_SET: Final = 16
 MAX_VIEWS: Final = 100  # of a view set: their numbers have two digits
@@ -70,7 +71,7 @@ class Hdri:
 class Normalization:
     """The map from the 3D model's points to normalized points, in Blender's axes: scale * (point + offset)."""
 
-    mode: NormalizeMode
+    mode: StoredMode
     scale: float
     offset: tuple[float, float, float]
 
@@ -277,10 +278,11 @@ def _parse_uid(reader: _Reader) -> str:
 
 def _parse_normalization(reader: _Reader) -> Normalization:
     mode = reader.text("mode")
-    if mode not in get_args(NormalizeMode):
-        raise reader.error("mode", f"is {mode!r}, expected one of {get_args(NormalizeMode)}")
+    known = next((known for known in get_args(StoredMode) if known == mode), None)
+    if known is None:
+        raise reader.error("mode", f"is {mode!r}, expected one of {get_args(StoredMode)}")
     return Normalization(
-        mode="longest" if mode == "longest" else "sphere",
+        mode=known,
         scale=reader.number("scale"),
         offset=reader.numbers("offset", (3,)),
     )

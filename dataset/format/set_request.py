@@ -10,10 +10,13 @@ from typing import Any, Final
 
 from dataset.errors import UserError
 from dataset.format.manifest import MANIFEST_FILE, Asset, write_manifest
-from dataset.format.shards import SET_NAME
-from dataset.io.files import atomic_file, write_json_atomic
+from dataset.format.outcomes import OUTCOMES_FOLDER
+from dataset.format.shards import SET_NAME, shard_name
+from dataset.io.files import TEMPORARY_SUFFIX, atomic_file, exists, write_json_atomic
+from dataset.io.lock import LEASE_NAME, LOCK_NAME
 
 RENDER_AGAIN: Final = "restore it, or delete the set and render it again"
+_BEFORE_REQUEST: Final = {MANIFEST_FILE, LOCK_NAME, LEASE_NAME}  # files that a command writes before set.json
 
 
 def begin_set(fs: Any, root: str, request: Mapping[str, Any], assets: Iterable[Asset]) -> None:
@@ -69,3 +72,18 @@ def read_set_request(fs: Any, root: str, remedy: str = RENDER_AGAIN) -> SetReque
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"the settings file {path} is damaged ({error!r}); {remedy}") from error
     return request
+
+
+def foreign_file(fs: Any, root: str) -> str:
+    """Return the name of a file in `root` that no command writes before `set.json`; empty if there is none."""
+    paths = fs.ls(root, detail=False) if exists(fs, root) else []
+    names = (path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != root)
+    return next((n for n in sorted(names) if n not in _BEFORE_REQUEST and not n.endswith(TEMPORARY_SUFFIX)), "")
+
+
+def finished_shards(fs: Any, root: str, request: SetRequest) -> set[int]:
+    """Return the numbers of the finished shards: those with an outcome table, which is the last file of a shard."""
+    folder = f"{root}/{OUTCOMES_FOLDER}"
+    paths = fs.ls(folder, detail=False) if exists(fs, folder) else []
+    there = {path.rpartition("/")[2] for path in paths}
+    return {shard for shard in range(request.num_shards) if f"{shard_name(shard)}.parquet" in there}

@@ -31,7 +31,7 @@ INDEX_NAME: Final = "index.json"
 SET_NAME: Final = "set.json"  # the request that determines the set (dataset.format.set_request)
 SHARD_FILE: Final = re.compile(r"shard-\d{6}\.tar")
 _IMAGE_SUFFIX: Final = ".webp"
-REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render` or `python -m dataset copy`)"
+REPEAT_COMMAND: Final = "repeat the command that wrote the set (`make render`, `python -m dataset copy` or `import`)"
 
 
 class Member(NamedTuple):

@@ -44,7 +44,7 @@ def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list
         UserError: The file is missing, too large, or not a readable image, or a side is shorter than MIN_SIDE pixels.
     """
     notices: list[str] = []
-    try:
+    with _explained(name):
         if isinstance(source, Path):
             _check_path(source, name)
         with (
@@ -52,24 +52,28 @@ def read_image(source: Path | Image.Image, name: str) -> tuple[Image.Image, list
             nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image,
         ):
             rgba = _read(image, name, notices)
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(_too_large(name)) from error
-    except MemoryError as error:
-        raise UserError(f"not enough memory to decode the image {name}; first scale the image down") from error
-    except (*BROKEN, *_BROKEN_ODDLY) as error:
-        known = not isinstance(error, UnidentifiedImageError)
-        reason = " ".join(str(error).split()) if known else "unknown format"
-        raise UserError(
-            f"{name} cannot be read as an image ({reason}); save the image again, or give another PNG, JPEG or WebP"
-        ) from error
     if min(rgba.size) < MIN_SIDE:
         raise UserError(
             f"{name} has only {rgba.width}x{rgba.height} pixels, but both sides must have at least {MIN_SIDE}; give a "
             "larger image"
         )
     return rgba, notices
+
+
+def image_size(path: Path, name: str) -> tuple[int, int]:
+    """Return width and height of an image file in pixels, as stored. Only the header of the file is read.
+
+    Args:
+        path: Path of the image file.
+        name: Name of the image for messages, such as its path.
+
+    Raises:
+        UserError: The file is missing, too large, or not an image.
+    """
+    with _explained(name):
+        _check_path(path, name)
+        with _warnings_noted([], name), Image.open(path) as image:
+            return image.size
 
 
 def image_files(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -91,6 +95,25 @@ def image_files(paths: Sequence[Path]) -> tuple[Path, ...]:
             )
         files += found
     return tuple(files)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Convert the errors that Pillow raises in the `with` block to UserError. `name` is the name of the image."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(_too_large(name)) from error
+    except MemoryError as error:
+        raise UserError(f"not enough memory to decode the image {name}; first scale the image down") from error
+    except (*BROKEN, *_BROKEN_ODDLY) as error:
+        known = not isinstance(error, UnidentifiedImageError)
+        reason = " ".join(str(error).split()) if known else "unknown format"
+        raise UserError(
+            f"{name} cannot be read as an image ({reason}); save the image again, or give another PNG, JPEG or WebP"
+        ) from error
 
 
 def _is_image_file(path: Path) -> bool:

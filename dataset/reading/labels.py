@@ -42,7 +42,7 @@ def read_image_table(folder: Path, columns: Sequence[str], remedy: str) -> list[
         place = f"{table}, line {number}"
         if "known" in columns:
             check_known(place, cells["known"])
-        rows.append(ImageRow(place, _path_inside(folder, cells["file"], place), cells))
+        rows.append(ImageRow(place, path_inside(folder, cells["file"], place), cells))
     return rows
 
 
@@ -65,8 +65,14 @@ def read_object_labels(paths: Sequence[Path]) -> dict[str, str]:
     return {row["uid"]: row["label"] for path in paths for _, row in read_csv_table(path, ("uid", "label"), remedy)}
 
 
-def _path_inside(folder: Path, file: str, place: str) -> Path:
-    """Return the path of a file that a table names. Raises UserError if it is outside of `folder`, also by a link."""
+def path_inside(folder: Path, file: str, place: str) -> Path:
+    """Return the path of a file that a table names. Raises UserError if it is outside of `folder`, also by a link.
+
+    Args:
+        folder: The folder of the table.
+        file: Path of the file, relative to the folder, as written in the table.
+        place: The table and the line, with which the message begins.
+    """
     path = folder / file
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise UserError(

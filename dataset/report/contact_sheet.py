@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dataset.errors import UserError
-from dataset.format.schema import MAX_VIEWS, VIEW_SETS, ViewKey
+from dataset.format.schema import MAX_VIEWS, VIEW_SETS, Meta, ViewKey
 from dataset.images.prepare import contact_sheet
 from dataset.reading.shard_set import ShardSet
 
@@ -38,16 +39,26 @@ def preview(url: str | Path, out: Path, *, objects: int = 12, views_per_set: int
             f"the set {url} contains no rendered objects; run `python -m dataset info {url}` to see why they failed"
         )
     places = _spread(shards.samples_per_shard, objects)
-    counts = {view_set: len(views) for view_set, views in shards.meta(*places[0]).views.items()}
-    wanted: list[ViewKey] = [
+    wanted = [_shown(shards.meta(*place), views_per_set) for place in places]
+    columns = max(map(len, wanted))
+    views: list[NDArray[np.uint8]] = []
+    for place, keys in zip(places, wanted, strict=True):
+        row = list(shards.views(*place, keys))
+        # Objects of imported sets differ in their views.
+        views += [*row, *[np.zeros_like(row[0])] * (columns - len(row))]
+    captions = [text for place in places for text in (shards.uid(*place), *[""] * (columns - 1))]
+    _save(contact_sheet(views, columns, captions=captions), out)
+    return len(places)
+
+
+def _shown(meta: Meta, views_per_set: int) -> list[ViewKey]:
+    """Return at most `views_per_set` views of each view set of an object, spread evenly over the view set."""
+    counts = {view_set: len(meta.views[view_set]) for view_set in VIEW_SETS}
+    return [
         (view_set, i * counts[view_set] // min(views_per_set, counts[view_set]))
         for view_set in VIEW_SETS
         for i in range(min(views_per_set, counts[view_set]))
     ]
-    views = [view for place in places for view in shards.views(*place, wanted)]
-    captions = [text for place in places for text in (shards.uid(*place), *[""] * (len(wanted) - 1))]
-    _save(contact_sheet(views, len(wanted), captions=captions), out)
-    return len(places)
 
 
 def _spread(samples_per_shard: tuple[int, ...], count: int) -> list[tuple[int, int]]:

@@ -37,7 +37,7 @@ from dataset.format.schema import (
 )
 from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
-from render.blender.quality_flags import (
+from dataset.quality_flags import (
     NOISY,
     SPECKLE,
     alpha_coverage,

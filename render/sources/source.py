@@ -7,8 +7,6 @@ object of this file fails.
 import hashlib
 import logging
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,6 +16,7 @@ from typing import Final, Literal
 from dataset.errors import UserError
 from dataset.format.manifest import UNKNOWN, Asset, escape_name
 from dataset.format.schema import check_uid
+from dataset.format.uids import safe_uids
 from dataset.io.files import json_bytes
 from dataset.reading.csv_table import columns_text, not_utf8, numbered_lines, repeated_columns
 from render.settings import MODEL_SUFFIXES
@@ -26,8 +25,6 @@ from render.sources.licenses import spdx
 logger = logging.getLogger(__name__)
 MANIFEST_NAME: Final = "manifest.csv"
 SourceKind = Literal["folder", "objaverse", "procedural"]
-_UID_LENGTH: Final = 128
-_HASH_LENGTH: Final = 8
 _MEGABYTE: Final = 10**6
 
 
@@ -202,9 +199,10 @@ def folder_assets(folder: Path) -> list[Asset]:
 
 def _walk_assets(root: Path) -> list[Asset]:
     relative = sorted(_model_files(root))
+    stems = [name[: name.rindex(".")] for name in relative]
     return [
         Asset(uid, escape_name(root.name), file=escape_name(name), bytes=_size(root / name))
-        for uid, name in zip(_uids(relative), relative, strict=True)
+        for uid, name in zip(safe_uids(stems, relative), relative, strict=True)
     ]
 
 
@@ -260,26 +258,6 @@ def _inside(root: Path, path: Path, link: str) -> Path:
     if not resolved.is_relative_to(root):
         raise UserError(f"{link} leads out of the folder {root}; copy the file into this folder")
     return resolved
-
-
-def _uids(relative: Sequence[str]) -> list[str]:
-    """Return uids made from relative paths. Repeated or too long ones get a hash of the whole path as a suffix."""
-    plain = [_sanitized(name) for name in relative]
-    counts = Counter(plain)
-    return [
-        uid if counts[uid] == 1 and len(uid) <= _UID_LENGTH else _hashed(uid, name)
-        for uid, name in zip(plain, relative, strict=True)
-    ]
-
-
-def _sanitized(name: str) -> str:
-    stem = name[: name.rindex(".")].replace("/", "-")
-    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)
-
-
-def _hashed(uid: str, name: str) -> str:
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_HASH_LENGTH]
-    return f"{uid[: _UID_LENGTH - _HASH_LENGTH - 1]}-{digest}"
 
 
 def _manifest_assets(root: Path) -> list[Asset]:

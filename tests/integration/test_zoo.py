@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset.format.outcomes import Flag
-from render.blender.quality_flags import in_order
+from dataset.quality_flags import in_order
 from render.rigs.cameras import Light, Pose
 from render.settings import Settings, environment_maps
 from tests.support.fault_zoo import zoo

@@ -17,11 +17,11 @@ from tests.support.cases.gltf_shapes import write_shapes
 from tests.support.cases.other_formats import write_other_formats
 
 pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
+from dataset.quality_flags import image_flags, in_order
 from render.blender import cycles, lights, scene
 from render.blender.__main__ import bundled_maps
 from render.blender.geometry.repair import pieces
 from render.blender.geometry.sides import hide_back_faces
-from render.blender.quality_flags import image_flags, in_order
 from render.blender.textures import sanitize_textures
 
 pytestmark = pytest.mark.integration

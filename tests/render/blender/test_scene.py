@@ -14,7 +14,8 @@ from render.settings import Settings, environment_maps
 from tests.support.make_models import COLORS, FACES, Gltf, bad_models, box_glb
 
 bpy = pytest.importorskip("bpy", reason="Blender's module is installed on Python 3.11 only")
-from render.blender import cycles, lights, quality_flags, scene  # noqa: E402  (they import bpy)
+from dataset import quality_flags  # noqa: E402
+from render.blender import cycles, lights, scene  # noqa: E402  (they import bpy)
 from render.blender.__main__ import bundled_maps  # noqa: E402
 
 pytestmark = pytest.mark.integration

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from render.blender.quality_flags import alpha_coverage, image_flags, in_order, is_clipped, noise_level, speckle
+from dataset.quality_flags import alpha_coverage, image_flags, in_order, is_clipped, noise_level, speckle
 
 
 def pictures(color, rows=slice(4, 12), columns=slice(4, 12), alpha=255, count=4):
