@@ -1,4 +1,4 @@
-"""`python -m dataset verify|info|preview|report|curate|copy|export SHARDS`: check, show, score, copy or export sets."""
+"""`python -m dataset verify|info|preview|report|curate|copy|export|import`: check, show, score and convert sets."""
 
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +14,11 @@ from dataset.copy.copy_set import OBJECTS_PER_SHARD, copy_sets
 from dataset.curate.curate_set import curate_set
 from dataset.errors import run_cli
 from dataset.export.export_set import LAYOUTS, export_set
+from dataset.format.manifest import UNKNOWN
+from dataset.format.schema import MAX_VIEWS
 from dataset.format.shards import read_index
+from dataset.importing.import_set import import_set, views_text
+from dataset.importing.settings import ImportSettings, parse_scale
 from dataset.io.files import url_to_fs
 from dataset.io.old_flags import rename_old_flags
 from dataset.io.options import HiddenDefault
@@ -206,7 +210,94 @@ class ExportCommand:
         return 0
 
 
-Command = VerifyCommand | InfoCommand | PreviewCommand | ReportCommand | CurateCommand | CopyCommand | ExportCommand
+@dataclass(frozen=True)
+class ImportCommand:
+    """Make a shard set of posed images that another program rendered. Repeat the command to resume.
+
+    nerf: transforms.json of nerfstudio and instant-ngp, or transforms_train.json, _val and _test of Blender.
+    folder: images with a cameras.json, which is described in docs/dataset.md.
+
+    An object that cannot be imported becomes a failed row of the outcome tables; the exit status is then 1.
+    """
+
+    layout: tyro.conf.Positional[Literal["nerf", "folder"]]
+    """File layout of the source."""
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """Folder of one object, or of one folder per object, whose name becomes its uid."""
+    shards: Shards
+    """Set to write: a folder, or an fsspec URL such as s3://bucket/set."""
+    convention: HiddenDefault[Literal["opengl", "opencv"] | None] = None
+    """Camera axes of the matrices of the layout folder; required if it has matrices.
+    opengl: x right, y up, z backwards. opencv: x right, y down, z forwards.
+    """
+    up: Literal["z", "y"] = "z"
+    """World axis that points up in the matrices of the layout folder."""
+    resolution: HiddenDefault[int | None] = None
+    """Reduce the images to this many pixels per side (8 to 2048), by averaging areas.
+    Images that are not square are first padded with transparent pixels.
+    Default: the longer side of the first object's images.
+    """
+    scale: Annotated[str, tyro.conf.arg(metavar="auto|FLOAT")] = "1"
+    """Multiply the positions of the cameras by this factor.
+    auto: for each object, such that the images show as much of the world at the origin as those of `make render`.
+    """
+    center: bool = False
+    """Move the point that the cameras of an object look at to the origin. Otherwise, the object must be there."""
+    opaque: bool = False
+    """Also accept images without transparent pixels, and store them as they are. The background should be white."""
+    max_views: int = MAX_VIEWS
+    """Keep at most this many views of an object (1 to 100) besides the 16 fixed ones, spread evenly over the source."""
+    license: str = UNKNOWN
+    """License of all objects, such as CC-BY-4.0."""
+    creator: str = UNKNOWN
+    """Author of all objects."""
+    objects_per_shard: int = OBJECTS_PER_SHARD
+    """Number of objects per shard, including failed objects."""
+    workers: HiddenDefault[int | None] = None
+    """Number of worker processes, which does not affect the output. Default: one per CPU."""
+
+    def run(self) -> int:
+        settings = ImportSettings(
+            layout=self.layout,
+            convention=self.convention,
+            up=self.up,
+            resolution=self.resolution,
+            scale=parse_scale(self.scale),
+            center=self.center,
+            opaque=self.opaque,
+            max_views=self.max_views,
+            license=self.license,
+            creator=self.creator,
+        )
+        summary = import_set(
+            self.source,
+            self.shards,
+            settings,
+            objects_per_shard=self.objects_per_shard,
+            workers=self.workers,
+            progress=True,
+        )
+        index = summary.index
+        print(
+            f"{self.shards}: {index.objects} objects, {index.views} views in {len(index.shards)} shards, "
+            f"{index.bytes / 1e6:.1f} MB; failed {len(summary.failed)}"
+        )
+        if summary.left_out:
+            print(f"{summary.left_out} views were left out (--max-views {self.max_views})")
+        print(views_text(summary))
+        return 1 if summary.failed else 0
+
+
+Command = (
+    VerifyCommand
+    | InfoCommand
+    | PreviewCommand
+    | ReportCommand
+    | CurateCommand
+    | CopyCommand
+    | ExportCommand
+    | ImportCommand
+)
 
 
 def _beside(shards: str, name: str) -> Path:
@@ -224,10 +315,11 @@ def main() -> int:
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[CurateCommand, tyro.conf.subcommand("curate")]
         | Annotated[CopyCommand, tyro.conf.subcommand("copy")]
-        | Annotated[ExportCommand, tyro.conf.subcommand("export")],
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+        | Annotated[ImportCommand, tyro.conf.subcommand("import")],
         prog="python -m dataset",
         args=rename_old_flags(sys.argv[1:], {"--licences": "--licenses"}),
-        description="Check, describe, preview, report on, score, copy or export shard sets.",
+        description="Check, describe, preview, report on, score, copy, export or import shard sets.",
     )
     return command.run()
 

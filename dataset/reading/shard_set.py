@@ -251,10 +251,10 @@ def check_has_views(meta: Meta, needed: Sequence[ViewKey], url: str) -> None:
     missing = [key for key in needed if key not in meta.view_keys]
     if missing:
         counts = " and ".join(f"{len(meta.views[view_set])} {view_set}" for view_set in VIEW_SETS)
+        remedy = "import it with these views" if meta.source == "import" else "render the set with another --rig"
         raise UserError(
             f"{url}: the object {meta.uid} lacks {len(missing)} of {len(needed)} needed views, among others "
-            f"{key_name(missing[0])}; its rig {meta.rig or 'isotropic3d'} has {counts} views; render the set with "
-            "another --rig"
+            f"{key_name(missing[0])}; its rig {meta.rig or 'isotropic3d'} has {counts} views; {remedy}"
         )
 
 
