@@ -10,6 +10,7 @@ from dataset.__main__ import (
     CopyCommand,
     CurateCommand,
     ExportCommand,
+    ImportCommand,
     InfoCommand,
     PreviewCommand,
     ReportCommand,
@@ -31,6 +32,7 @@ from train.tiny_model import TinyModelArgs
 
 OPTIONS = (
     *(VerifyCommand, InfoCommand, PreviewCommand, ReportCommand, CurateCommand, CopyCommand, ExportCommand),
+    ImportCommand,
     *(RenderCommand, TrueMeshes),
     *(ConvertArgs, EncodeArgs, NovelViewArgs, ExportArgs, KnownArgs, PushArgs, SampleArgs, TinyModelArgs),
     *(DistillArgs, AssetEvaluationArgs, ViewArgs),

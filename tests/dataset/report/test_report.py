@@ -222,7 +222,7 @@ def test_the_four_commands(tmp_path: Path) -> None:
 
 
 def test_command_lines_explain_themselves_and_bad_input(tmp_path: Path) -> None:
-    assert "{verify,info,preview,report,curate,copy,export}" in run("--help").stdout
+    assert "{verify,info,preview,report,curate,copy,export,import}" in run("--help").stdout
     absent = run("info", str(tmp_path / "absent"))
     assert absent.returncode == 2
     assert absent.stderr.startswith("error: there is no shard set at")
