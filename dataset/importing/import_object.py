@@ -11,6 +11,7 @@ import numpy as np
 
 from dataset.camera import Float64Array, c2w_to_spherical
 from dataset.errors import UserError
+from dataset.format.manifest import escape_name
 from dataset.format.outcomes import Failure, Flag
 from dataset.format.schema import (
     EXTENDED_VERSION,
@@ -67,7 +68,7 @@ def import_object(task: ImportTask) -> ImportedObject:
     try:
         result = _import(task)
     except UserError as error:
-        failure = Failure("import", type(error).__name__, f"{task.item.uid}: {error}")
+        failure = Failure("import", type(error).__name__, escape_name(f"{task.item.uid}: {error}"))
         result = ImportedObject({}, failure)
     peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return replace(result, seconds=time.monotonic() - start, peak_rss_mb=peak_rss_mb)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fsspec.implementations.local import LocalFileSystem
+
 from dataset.attribution import write_attribution
 from dataset.copy.copy_set import OBJECTS_PER_SHARD
 from dataset.errors import UserError
@@ -107,6 +109,7 @@ def import_set(
     objects = list_objects(source, settings.layout)
     resolution = settings.resolution or first_resolution(objects, settings)
     fs, root = url_to_fs(out)
+    _check_apart(fs, root, source)
     with owned_out(fs, root, out, "import"):
         asked = _request(source, objects, resolution, objects_per_shard, settings)
         _claim(fs, root, out, request=asked, objects=objects, settings=settings)
@@ -134,8 +137,9 @@ def import_set(
                     _write_shard(fs, root, shard_name(shard), _imported(results, places, objects, result, bar), first)
         failed = [row for row in iterate_outcomes(fs, root) if row.status == "failed"]
         if len(failed) == len(objects):
-            for path in fs.glob(f"{root}/{OUTCOMES_FOLDER}/*.parquet"):  # a repeated command tries again
-                fs.rm_file(path)
+            for pattern in (f"{OUTCOMES_FOLDER}/*.parquet", "shard-*"):  # a repeated command tries again
+                for path in fs.glob(f"{root}/{pattern}"):
+                    fs.rm_file(path)
             raise UserError(f"none of the {len(objects)} objects in {source} can be imported; {failed[0].message}")
         if missing or not exists(fs, f"{root}/{INDEX_NAME}"):
             write_attribution(fs, root)
@@ -145,6 +149,12 @@ def import_set(
     _log("note", result.notes, out)
     _log("failed", [f"{row.error_class}: {row.message}" for row in failed], out)
     return ImportSummary(index, failed, result.left_out, *_trainable(out, index))
+
+
+def _check_apart(fs: Any, root: str, source: Path) -> None:
+    """Raise UserError if the new set would be inside the source, where the next call would take it for an object."""
+    if isinstance(fs, LocalFileSystem) and Path(os.path.realpath(root)).is_relative_to(os.path.realpath(source)):
+        raise UserError(f"the set {root} would be inside the source {source}; give a folder outside of it as SHARDS")
 
 
 def views_text(summary: ImportSummary) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.errors import UserError
 from dataset.images import decode
-from dataset.images.decode import WORKING_SIDE, image_files, read_image
+from dataset.images.decode import WORKING_SIDE, image_files, image_size, read_image
 from dataset.images.prepare import OBJECT_FILL, prepare_image
 from tests.support.paths import ROOT
 
@@ -44,6 +44,16 @@ def refusal(path: Path) -> str:
 def test_what_is_no_image(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     assert says in refusal(tmp_path / name)
+
+
+def test_the_size_is_read_from_the_header(tmp_path):
+    halves(40, 20).save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
+    assert image_size(tmp_path / "half.png", "half") == (40, 20)
+    (tmp_path / "none.png").write_text("no image")
+    with pytest.raises(UserError, match="the name cannot be read as an image"):
+        image_size(tmp_path / "none.png", "the name")
 
 
 def test_a_folder_and_nothing(tmp_path):
