@@ -136,6 +136,8 @@ def import_set(
                     places = request.positions(shard)
                     _write_shard(fs, root, shard_name(shard), _imported(results, places, objects, result, bar), first)
         failed = [row for row in iterate_outcomes(fs, root) if row.status == "failed"]
+        _log("note", result.notes, out)
+        _log("failed", [f"{row.error_class}: {row.message}" for row in failed], out)
         if len(failed) == len(objects):
             for pattern in (f"{OUTCOMES_FOLDER}/*.parquet", "shard-*"):  # a repeated command tries again
                 for path in fs.glob(f"{root}/{pattern}"):
@@ -146,8 +148,6 @@ def import_set(
             index = write_index(fs, root, num_shards=request.num_shards, objects_per_shard=objects_per_shard)
         else:
             index = read_index(out)
-    _log("note", result.notes, out)
-    _log("failed", [f"{row.error_class}: {row.message}" for row in failed], out)
     return ImportSummary(index, failed, result.left_out, *_trainable(out, index))
 
 
