@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,9 @@ from tests.support.make_posed_images import (
     folder_entries,
     write_blender_object,
     write_folder_object,
+    write_image,
 )
+from tests.support.paths import ROOT
 
 NERF = ImportSettings("nerf")
 FOLDER = ImportSettings("folder")
@@ -125,6 +128,16 @@ def test_a_shuffled_ring_is_found_and_training_reads_it(tmp_path):
     assert isinstance(shards, ShardSet)
     batch = BatchLoader(shards, 3, 2, 1, 4, 0.0, "relative", 0, 1).load(0)
     assert batch.targets.shape == (2, 4, 3, 16, 16)
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    text = (ROOT / "docs" / "dataset.md").read_text()
+    (block,) = re.findall(r'^    (\[\{"file".*?\}\])$', text, re.M | re.S)
+    for file in ("000.png", "001.png"):
+        write_image(tmp_path / "cup" / file)
+    (tmp_path / "cup" / "cameras.json").write_text(block)
+    run(tmp_path / "cup", tmp_path / "set", replace(FOLDER, convention="opengl"))
+    np.testing.assert_allclose(first(tmp_path / "set").angles_deg, [(0, 0), (30, 22.5)], atol=1e-9)
 
 
 def test_both_conventions_and_both_up_axes_give_the_same_cameras(tmp_path):
