@@ -73,16 +73,19 @@ class PreviewCommand:
     """Shard set to preview: a folder or an fsspec URL such as s3://bucket/set."""
     out: HiddenDefault[Annotated[Path | None, tyro.conf.arg(metavar="PATH")]] = None
     """Write the PNG to this file.
-    Default: preview.png in the set's folder or, for a remote set, in the current folder.
+    Default: preview.png, or passes.png with --passes, in the set's folder or, for a remote set, in the current
+    folder.
     """
     objects: int = 12
     """Show this many objects, spread evenly over the set."""
     views_per_set: int = 4
     """Show this many views (1 to 16) at the fixed elevation, and as many at random elevations."""
+    passes: bool = False
+    """Show the first view of each object and all its passes (depth, normals, ...) instead."""
 
     def run(self) -> int:
-        out = self.out or _beside(self.shards, "preview.png")
-        shown = preview(self.shards, out, objects=self.objects, views_per_set=self.views_per_set)
+        out = self.out or _beside(self.shards, "passes.png" if self.passes else "preview.png")
+        shown = preview(self.shards, out, objects=self.objects, views_per_set=self.views_per_set, passes=self.passes)
         print(f"{out}: {shown} objects")
         return 0
 

@@ -81,7 +81,7 @@ def composite_white(rgba: UInt8) -> FloatImage:
     return on_white
 
 
-def _to_uint8_rgb(image: AnyImage) -> UInt8:
+def to_uint8_rgb(image: AnyImage) -> UInt8:
     """Convert an image to uint8 [h, w, 3] on white."""
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return image.astype(np.uint8)
@@ -123,7 +123,7 @@ def contact_sheet(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for i, image in enumerate(images):
         x, y = gap + i % columns * cell_w, gap + i // columns * cell_h
-        sheet.paste(Image.fromarray(_to_uint8_rgb(image)), (x, y + band))
+        sheet.paste(Image.fromarray(to_uint8_rgb(image)), (x, y + band))
         if i < len(captions) and captions[i]:
             draw.text((x, y), captions[i], fill="black", font=font)
     return sheet

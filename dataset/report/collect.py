@@ -30,11 +30,15 @@ from dataset.io.files import url_to_fs
 from dataset.io.progress import ProgressBar
 from dataset.reading.reconcile import Slice, slices
 from dataset.reading.scores import SetScores, find_scores
+from dataset.reading.shard_set import ShardSet
+from dataset.report.contact_sheet import pass_sheet
 from dataset.report.scores import ScoreStatistics, TileScores
 
 VIEW_SIDE: Final = 80  # pixels of a view in a strip
 STRIP_QUALITY: Final = 60  # of lossy WebP, 0 to 100
 MAX_SKIPPED: Final = 100  # skipped objects listed per reason
+MAX_PASS_ROWS: Final = 8  # objects whose passes are shown
+PASS_SIDE: Final = 112  # pixels of a pass
 _READERS: Final = 8
 
 
@@ -70,6 +74,7 @@ class SetReport:
     skipped: list[Outcome] = field(default_factory=list)  # at most MAX_SKIPPED per reason
     tiles: list[Tile] = field(default_factory=list)
     scores: ScoreStatistics | None = None  # of the whole set; None if it has no scores
+    passes: bytes = b""  # WebP: first views of some objects with their passes; empty if the set has no passes
 
 
 def collect_report(url: str | Path, max_objects: int, *, progress: bool = False) -> SetReport:
@@ -105,7 +110,16 @@ def collect_report(url: str | Path, max_objects: int, *, progress: bool = False)
             for tile in pool.map(partial(_tile, part, scored), places):
                 report.tiles.append(tile)
                 bar.update()
+    if index.objects:
+        report.passes = _encoded(pass_sheet(ShardSet(url, index), MAX_PASS_ROWS, PASS_SIDE))
     return report
+
+
+def _encoded(sheet: Image.Image | None) -> bytes:
+    buffer = io.BytesIO()
+    if sheet is not None:
+        sheet.save(buffer, "WEBP", quality=STRIP_QUALITY)
+    return buffer.getvalue()
 
 
 def _add_scores(report: SetReport, scores: SetScores | None, part: Slice) -> dict[str, TileScores]:

@@ -78,6 +78,7 @@ def report_page(report: SetReport) -> str:
         "scored": report.scores is not None,
         "score_data": score_data,
         "requested": about.requested,
+        "passes": base64.b64encode(report.passes).decode(),
         "views": max((tile.views for tile in report.tiles), default=0),
         "view_side": VIEW_SIDE,
         "quality": STRIP_QUALITY,

@@ -55,3 +55,23 @@ def test_an_empty_set_and_an_unwritable_output_are_explained(folder: Path, tmp_p
         preview(folder, tmp_path / "file" / "x.png")
     with pytest.raises(UserError, match="1 to 100"):
         preview(folder, tmp_path / "x.png", views_per_set=101)
+
+
+def test_the_passes_of_the_first_view_are_shown(tmp_path: Path) -> None:
+    folder = make_shard_set(tmp_path / "set", 3, resolution=32, passes=("depth", "mask"))
+    assert preview(folder, tmp_path / "sheet.png", objects=2, passes=True) == 2
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * (32 + 14 + 2) + 2, 3 * (32 + 2) + 2, 3)
+    shards = ShardSet(folder)
+    for row, place in enumerate([(0, 0), (0, 1)]):
+        mask = shards.passes(*place, "mask", [("fixed", 0)])[0]
+        top = 2 + row * 48 + 14
+        assert (sheet[top : top + 32, 70 : 70 + 32] == np.where(mask, 255, 0)[..., None]).all()
+        depth = sheet[top : top + 32, 36 : 36 + 32]
+        assert (depth[~mask] == 255).all()
+        assert (depth[mask] <= 230).all()
+
+
+def test_a_set_without_passes_says_how_to_get_them(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no passes; render it again with --passes all"):
+        preview(folder, tmp_path / "x.png", passes=True)

@@ -143,6 +143,18 @@ def test_scores_are_shown_if_there_are_any(tmp_path: Path) -> None:
         assert text in html
 
 
+def test_passes_are_shown_if_there_are_any(html: str, tmp_path: Path) -> None:
+    assert "<h2>Passes</h2>" not in html
+    folder = make_shard_set(tmp_path / "set", 2, passes=("depth", "normal"))
+    write_report(folder, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "<h2>Passes</h2>" in text
+    encoded = re.search(r'alt="passes of some objects" src="data:image/webp;base64,([^"]+)"', text)
+    assert encoded is not None
+    with Image.open(io.BytesIO(base64.b64decode(encoded[1]))) as image:
+        assert image.size == (3 * (112 + 2) + 2, 2 * (112 + 14 + 2) + 2)
+
+
 def test_near_duplicates_are_labeled_and_numbered(tmp_path: Path) -> None:
     def same(uid: str, i: int, resolution: int) -> dict[str, bytes]:
         return make_sample(uid, i % 2, resolution)
