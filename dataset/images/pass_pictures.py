@@ -35,6 +35,6 @@ def pass_picture(name: PassName, values: NDArray[Any], covered: NDArray[np.bool_
     else:
         filled = ~np.isnan(values).any(-1)
         colors = np.nan_to_num(values) / 2 + 0.5
-    picture = np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)
     picture[~(filled if covered is None else covered)] = 255
     return picture

@@ -18,13 +18,14 @@ import tyro
 
 from dataset.errors import UserError, run_cli
 from dataset.format.latents import Embedded, format_json
+from dataset.format.schema import ALL_VIEWS
 from dataset.io.old_flags import rename_old_flags
 from dataset.io.options import HiddenDefault
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
 from train.device import pick_device
 from train.encode.encode_set import default_batch_size, encode, plan_format, set_bytes
-from train.encode.encoder import load_encoder
+from train.encode.encoder import CompileEncoder, load_encoder, speed_up
 
 RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old ones will be removed
 
@@ -55,6 +56,9 @@ class EncodeArgs:
     """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
     command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows. Give a number to
     get the same bytes on another machine."""
+    compile: CompileEncoder = "auto"
+    """Whether to compile the VAE on a GPU. auto: for 512 objects or more. Compiled code rounds differently; an
+    interrupted set should be completed with the same choice."""
     num_workers: int = 4
     """Number of threads that read and decode images."""
     device: str = "auto"
@@ -83,13 +87,16 @@ def run(args: EncodeArgs) -> None:
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))
         return
+    views = len(shards) * len(ALL_VIEWS)
     on_workers = None
     if min(workers, len(shards.index.shards)) > 1:
         from train.encode.ray_workers import EncodeJob, encode_on_workers
 
         source, target = (url if "://" in url else str(Path(url).resolve()) for url in (args.shards, args.out))
-        job = EncodeJob(source, target, model.resolve(), form, batch_size, args.num_workers)
+        job = EncodeJob(source, target, model.resolve(), form, batch_size, args.num_workers, views, args.compile)
         on_workers = partial(encode_on_workers, job, workers=workers, gpus=device.type == "cuda")
+    else:
+        encoder = speed_up(encoder, batch_size, views, args.compile)
     index = encode(
         shards,
         args.out,

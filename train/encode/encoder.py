@@ -1,8 +1,10 @@
 """VAE and image encoder of a model, without the UNet, for encoding images."""
 
 import logging
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +12,30 @@ from torch import Tensor, nn
 from dataset.errors import UserError
 from train.config.presets import PAPER
 from train.device import mixed_precision
+from train.layers.compile import can_compile, compile_modules
 from train.model.image_encoder import ImageEncoder, OpenClipEncoder, fetch_image_encoder
 from train.model.multiview import ModelSpec, load_vae, posterior, read_image_encoder, read_spec
 
 logger = logging.getLogger(__name__)
+
+CompileEncoder = Literal["auto", "on", "off"]
+MIN_COMPILED_VIEWS: Final = 16_384  # compiling takes as long as encoding a third of these views without compiled code
 
 
 @dataclass(frozen=True)
 class Encoder:
     """VAE and image encoder on one device, which run with the precision used in training.
 
-    The precision is bf16 autocast on a GPU and float32 on a CPU.
+    The precision is bf16 autocast on a GPU and float32 on a CPU. `compiled_batch` is the number of images per call for
+    which the VAE's encoder is compiled (`speed_up`); other numbers are encoded without the compiled code. None: the VAE
+    is not compiled.
     """
 
     vae: nn.Module
     image_encoder: ImageEncoder
     spec: ModelSpec
     device: torch.device
+    compiled_batch: int | None = None
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +43,9 @@ class Encoder:
 
         Both are [n, c, h, w], with c latent channels. The means are not multiplied by the model's latent scale.
         """
-        with mixed_precision(self.device):
+        compiled = self.compiled_batch in (None, len(images))
+        stance = nullcontext() if compiled else torch.compiler.set_stance("force_eager")
+        with mixed_precision(self.device), stance:
             return posterior(self.vae, images, self.spec.image_size)
 
     @torch.no_grad()
@@ -43,6 +54,44 @@ class Encoder:
         with mixed_precision(self.device):
             embeddings: Tensor = self.image_encoder(images)
         return embeddings
+
+
+def speed_up(encoder: Encoder, batch_size: int, views: int, compile: CompileEncoder = "auto") -> Encoder:
+    """Prepare an encoder on a GPU for encoding many images. On a CPU, return `encoder` unchanged.
+
+    The weights that autocast would convert at every call are converted once, which does not change the embeddings. The
+    VAE's encoder becomes channels last and is compiled, which rounds differently and is worth its time for larger sets.
+
+    Args:
+        encoder: VAE and image encoder, which are changed in place.
+        batch_size: Number of images per call.
+        views: Number of images to encode.
+        compile: Whether to compile the VAE's encoder. auto: for MIN_COMPILED_VIEWS or more images.
+    """
+    if encoder.device.type != "cuda":
+        return encoder
+    convert_for_autocast(encoder.image_encoder, torch.bfloat16)
+    encoder.vae.to(memory_format=torch.channels_last)
+    if compile == "off" or (compile == "auto" and views < MIN_COMPILED_VIEWS):
+        return encoder
+    if not can_compile():
+        logger.warning(
+            "the package triton is not installed; the VAE is not compiled and encodes at a third of the speed"
+        )
+        return encoder
+    compile_modules([encoder.vae.encoder])  # type: ignore[list-item]
+    return replace(encoder, compiled_batch=batch_size)
+
+
+def convert_for_autocast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert, in place, the weights that autocast to `dtype` would convert at every call. Outputs do not change.
+
+    These are the weights of linear layers, convolutions and attention. Norms and embeddings stay in float32.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
 
 
 def load_encoder(folder: Path, device: torch.device) -> Encoder:

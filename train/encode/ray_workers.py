@@ -21,7 +21,7 @@ from dataset.log import configure_logging
 from dataset.reading.shard_set import ShardSet
 from train.device import pick_device
 from train.encode.encode_set import ShardEncoder
-from train.encode.encoder import load_encoder
+from train.encode.encoder import CompileEncoder, load_encoder, speed_up
 from train.launch import ray_for
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class EncodeJob:
     form: LatentFormat
     batch_size: int
     num_workers: int  # threads that read and decode images, per worker
+    views: int  # images of the whole set
+    compile: CompileEncoder
 
 
 class EncodeWorker:
@@ -57,6 +59,7 @@ class EncodeWorker:
         job = self._job
         try:
             encoder = load_encoder(job.model, pick_device(self._device))
+            encoder = speed_up(encoder, job.batch_size, job.views, job.compile)
         except UserError as error:
             return str(error)
         self._encoder = ShardEncoder(
