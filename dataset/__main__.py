@@ -79,7 +79,7 @@ class PreviewCommand:
     objects: int = 12
     """Show this many objects, spread evenly over the set."""
     views_per_set: int = 4
-    """Show this many views (1 to 16) at the fixed elevation, and as many at random elevations."""
+    """Show this many views (1 to 100) at the fixed elevation, and as many at random elevations."""
     passes: bool = False
     """Show the first view of each object and all its passes (depth, normals, ...) instead."""
 
