@@ -60,9 +60,7 @@ def evaluation(folder: Path, names: str) -> Path:
 
 def test_the_first_images_of_each_evaluation_are_drawn(tmp_path, monkeypatch):
     drawn: list[SheetRow] = []
-    monkeypatch.setattr(
-        "distill.evaluate.photos.choose_sheet.write_sheet", lambda rows, *_, **__: drawn.extend(rows)
-    )
+    monkeypatch.setattr("distill.evaluate.photos.choose_sheet.write_sheet", lambda rows, *_, **__: drawn.extend(rows))
     first, second = evaluation(tmp_path / "a", "pqr"), evaluation(tmp_path / "b", "s")
     out = tmp_path / "sheet.webp"
     out.write_bytes(b"")
