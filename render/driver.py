@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.compile_cache import CUDA, gpu_kernel_folders
 from dataset.errors import UserError
 from dataset.format.manifest import Asset
 from dataset.format.outcomes import Outcome
@@ -79,7 +80,11 @@ def preflight(settings: Settings) -> tuple[str, Device]:
     if cluster and settings.device == "auto":
         raise UserError("--device auto checks only this machine; on a cluster use --device cpu or --device gpu")
     if settings.device != "cpu" and not cluster:
-        logger.info("render: starting Blender; the first start with a GPU compiles kernels, which can take ten minutes")
+        logger.info(
+            "render: starting Blender; the first start with a GPU compiles kernels, which can take ten minutes and are "
+            "kept in %s",
+            gpu_kernel_folders().get(CUDA, "the driver's folder"),
+        )
     try:
         process = BlenderProcess(threads=1, device="cpu" if cluster else settings.device)
     except BlenderEnded as error:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from dataset.errors import UserError
 from dataset.format.schema import MAX_VIEWS, VIEW_SETS, Meta, ViewKey
-from dataset.images.pass_pictures import pass_picture
 from dataset.images.prepare import contact_sheet, to_uint8_rgb
 from dataset.reading.shard_set import ShardSet
+from dataset.report.pass_pictures import pass_picture
 
 _LETTER_PX: Final = 6  # mean width of a letter of a caption
 

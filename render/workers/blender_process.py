@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dataset.compile_cache import CUDA, OPTIX, gpu_kernel_folders
 from dataset.format.outcomes import Failure
 from dataset.io.paths import ROOT
 from render.settings import Device
@@ -25,13 +26,18 @@ _CLOSE_S: Final = 10.0
 _RESET_PEAK: Final = "5"  # proc(5), clear_refs: forget the peak of resident memory
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int, device: Device) -> dict[str, str]:
     """Return the environment variables of a Blender process that differ from those of this process.
 
     Blender's importers iterate over sets, so the hash seed is fixed. numpy's OpenBLAS would start a thread per CPU, and
     idle threads of OpenBLAS busy-wait: 0.17 s of CPU time per procedural object, measured on 2 cores (docs/LOG.md).
+    The kernels of a GPU are kept in the folders of `gpu_kernel_folders`, which are created.
     """
-    return {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": str(threads)}
+    kernels = {} if device == "cpu" else gpu_kernel_folders()
+    for folder in (kernels[name] for name in (CUDA, OPTIX) if name in kernels):
+        with suppress(OSError):  # the driver then keeps no kernels
+            os.makedirs(folder, exist_ok=True)
+    return {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": str(threads), **kernels}
 
 
 class BlenderEnded(Exception):
@@ -68,7 +74,7 @@ class BlenderProcess:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **_environment(threads)},
+            env={**os.environ, **environment(threads, device)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from dataset.compile_cache import INDUCTOR, TRITON, keep_compiled_code
+from dataset.compile_cache import CUDA, CUDA_SIZE, INDUCTOR, OPTIX, TRITON, gpu_kernel_folders, keep_compiled_code
 from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     monkeypatch.delenv(INDUCTOR, raising=False)
-    monkeypatch.delenv(TRITON, raising=False)
+    for name in (TRITON, CUDA, CUDA_SIZE, OPTIX):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return monkeypatch
 
@@ -45,6 +46,16 @@ def test_nothing_is_set_if_the_cache_cannot_be_written(environment: pytest.Monke
     keep_compiled_code()
     assert INDUCTOR not in os.environ
     assert TRITON not in os.environ
+
+
+def test_kernels_of_a_gpu_are_kept_beside_unless_the_environment_says_where(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+):
+    folder = tmp_path / "cache" / "isotropic3d" / "compiled"
+    environment.setenv(OPTIX, "/elsewhere")
+    assert gpu_kernel_folders() == {CUDA: str(folder / "cuda"), CUDA_SIZE: str(4 * 2**30), OPTIX: "/elsewhere"}
+    environment.setattr(os, "access", lambda *_: False)
+    assert gpu_kernel_folders() == {}
 
 
 @pytest.mark.parametrize("package", ["distill", "train"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.images.pass_pictures import pass_picture
+from dataset.report.pass_pictures import pass_picture
 
 
 def test_near_is_light_far_is_dark_and_the_background_white():
