@@ -166,7 +166,7 @@ def select(event: gr.SelectData, names: list[str]) -> Any:
 
 def _result_updates(files: ResultFiles | None) -> list[Any]:
     if files is None:
-        return [gr.Column(visible=False), *[None] * 6]
+        return [gr.Column(visible="hidden"), *[None] * 6]  # a 3D model in an invisible column would stay empty
     downloads = [
         gr.DownloadButton(value=each, visible=each is not None) for each in (files.model, files.obj, files.ply)
     ]

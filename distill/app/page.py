@@ -199,7 +199,7 @@ def _run_part() -> RunPart:
                 elem_id="preview",
                 placeholder="Previews of the run appear here.",
             )
-            with gr.Column(visible=False) as result:
+            with gr.Column(visible="hidden") as result:
                 model = gr.Model3D(
                     label="Textured mesh (drag to turn)",
                     clear_color=(1.0, 1.0, 1.0, 1.0),
