@@ -27,7 +27,7 @@ need = $(if $(or $(strip $(value $(1))),$(findstring --help,$(value ARGS))),,$(e
 list = if [ -e "$$LIST" ]; then set -- "$$LIST"; else set -- $$LIST; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup render verify report curate train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view demo rehearsal check test lint format lock
+.PHONY: help setup render verify report curate train-stage1 train-stage2 tiny-model encode export sample evaluate evaluate-assets evaluate-photos distill view app demo rehearsal check test lint format lock
 .PHONY: bench-render bench-render-gpu bench-render-memory bench-scheduling bench-stream bench-train bench-encode bench-ranks bench-field bench-distill bench-side-by-side bench-cutout
 
 help: ## list the verbs
@@ -108,6 +108,13 @@ distill: setup ## make textured meshes from images: IMG="a.png b.png" or IMG=FOL
 view: export LIST = $(or $(value OUT),out)
 view: setup ## view a distillation, or a folder of them: OUT= (served on this machine; ARGS="--out page.html" writes a file)
 	@$(list); $(PY) -m distill.view "$$@" --open $(ARGS)
+
+.venv/.app: requirements-app.lock .venv/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-app.lock
+	@touch $@
+
+app: setup .venv/.app ## serve a page on which images become models: OUT=out MODEL= (this machine only; ARGS="--host 0.0.0.0": the network)
+	$(PY) -m distill.app $(call opt,--out,OUT) $(call opt,--model,MODEL) --open $(ARGS)
 
 demo: setup ## run the whole pipeline on this machine in minutes: data/demo/index.html (SOURCE=folder:DIR for your own objects)
 	$(PY) -m examples.demo $(call opt,--source,SOURCE) $(call opt,--out,OUT) $(call opt,--workers,WORKERS) $(ARGS)

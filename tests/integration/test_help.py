@@ -16,6 +16,7 @@ from dataset.__main__ import (
     ReportCommand,
     VerifyCommand,
 )
+from distill.app.__main__ import AppArgs
 from distill.config import DistillArgs
 from distill.evaluate.config import AssetEvaluationArgs
 from distill.view.__main__ import ViewArgs
@@ -35,7 +36,7 @@ OPTIONS = (
     ImportCommand,
     *(RenderCommand, TrueMeshes),
     *(ConvertArgs, EncodeArgs, NovelViewArgs, ExportArgs, KnownArgs, PushArgs, SampleArgs, TinyModelArgs),
-    *(DistillArgs, AssetEvaluationArgs, ViewArgs),
+    *(DistillArgs, AssetEvaluationArgs, ViewArgs, AppArgs),
 )
 
 

@@ -33,7 +33,7 @@ def python_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    installed = ("-o", ".venv/.installed", "-o", ".venv/.backbone")
+    installed = ("-o", ".venv/.installed", "-o", ".venv/.backbone", "-o", ".venv/.app")
     command = ["make", "-s", *installed, f"PY={python}", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
@@ -138,6 +138,8 @@ VERBS = {
     ("evaluate-photos", "OUT"): "--out",
     ("distill", "MODEL"): "--model",
     ("distill", "OUT"): "--out",
+    ("app", "MODEL"): "--model",
+    ("app", "OUT"): "--out",
     ("demo", "SOURCE"): "--source",
     ("demo", "OUT"): "--out",
     ("rehearsal", "OUT"): "--out",

@@ -21,7 +21,7 @@ pytestmark = [
     NEEDS_GRADIO,
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in"),
 ]
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 STEPS = 12  # of a draft
 STEPS_SCALE = "0.12"
 NO_WEBGPU = "during WebGPU creation"  # what the 3D viewer reports before it falls back to WebGL
