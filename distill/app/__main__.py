@@ -12,7 +12,7 @@ import tyro
 from dataset.errors import UserError, run_cli
 from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
-from dataset.io.scratch import ScratchFolder
+from dataset.io.scratch import ScratchFolder, remove_stale_folders
 from distill.app.service import AppService
 from train.model.multiview import BUNDLED_MODEL
 
@@ -55,6 +55,7 @@ def main(args: AppArgs) -> int:
     check_number("--port", args.port, 0, 65535)
     torch.set_num_threads(1)  # the runs need the other cores
     service = AppService(args.model, args.out, args.device, steps_scale=args.steps_scale)
+    remove_stale_folders()
     scratch = ScratchFolder()
     try:
         from distill.app.server import serve

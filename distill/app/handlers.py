@@ -12,6 +12,7 @@ from PIL import Image
 from dataset.errors import UserError
 from dataset.images.background import Background
 from distill.app.inputs import Crop, CutOut
+from distill.app.library import RunState
 from distill.app.markup import notices_html, settings_html, status_html
 from distill.app.media import ResultFiles, result_files, thumbnails
 from distill.app.service import AppService
@@ -117,11 +118,11 @@ class RunView:
         """
         state = self._service.state(name) if name else None
         preview = state.stored.previews[-1][1] if state and state.stored and state.stored.previews else None
-        files = result_files(state, self._cache) if state else None
+        files, problem = self._files(state)
         stored = bool(state and state.stored and state.stored.config)
         buttons = (state.can_stop, state.can_resume and stored, stored) if state else (False, False, False)
         now: dict[str, Any] = {
-            "status": status_html(state),
+            "status": status_html(state, problem),
             "preview": [name, str(preview), files is None],
             "result": [name, files.model if files else ""],
             "buttons": list(buttons),
@@ -149,6 +150,13 @@ class RunView:
         states = self._service.states()
         listed = [f"{state.name}\n{state.status}" for state in states]
         return (gr.skip(), gr.skip()) if listed == before else (listed, thumbnails(states, self._cache))
+
+    def _files(self, state: RunState | None) -> tuple[ResultFiles | None, str]:
+        """Return the published results of a run, and why they cannot be shown."""
+        try:
+            return (result_files(state, self._cache) if state else None), ""
+        except UserError as error:
+            return None, str(error)
 
     def _settings(self, name: str | None) -> str:
         state = self._service.state(name) if name else None

@@ -12,8 +12,13 @@ from distill.view.run import StoredRun, format_duration
 _TEMPLATE: Final = "distill/app/parts.html"
 
 
-def status_html(run: RunState | None) -> str:
-    """Return the state of a run: its status, steps, warnings and the curve of its first loss."""
+def status_html(run: RunState | None, problem: str = "") -> str:
+    """Return the state of a run: its status, steps, warnings and the curve of its first loss.
+
+    Args:
+        run: The run; None if there is none.
+        problem: Why the results of the run cannot be shown; may be empty.
+    """
     stored = run.stored if run else None
     chart = None
     if stored is not None and stored.losses.rows and stored.losses.names:
@@ -26,7 +31,7 @@ def status_html(run: RunState | None) -> str:
         word=WORDS[run.status] if run else "",
         step=stored.step if stored else 0,
         total=stored.steps if stored else None,
-        warnings=stored.warnings if stored else (),
+        warnings=[*(stored.warnings if stored else ()), *([problem] if problem else [])],
         chart=chart,
     )
 
