@@ -16,7 +16,7 @@ class Quality:
     """Number of steps, as a multiple of the default of `python -m distill`."""
     texture: TextureChoice
     minutes: float
-    """Measured duration in minutes of a run with the bundled model on 2 CPU cores."""
+    """Duration in minutes of a run with the bundled model on 2 CPU cores (docs/app.md)."""
     about: str
 
 

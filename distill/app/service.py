@@ -18,6 +18,7 @@ import torch
 from dataset.errors import UserError
 from dataset.images.background import Background
 from dataset.io.option_checks import check_seed
+from dataset.io.paths import ROOT
 from distill.app.command import NewRun, distill_command, run_options, sample_command, stored_options, with_seed
 from distill.app.inputs import Crop, CutOut, cut_out, store
 from distill.app.library import RunState, free_seed, read_state, run_folders
@@ -199,13 +200,15 @@ class AppService:
             self._options[name] = stored_options(read_run(self.out / name, name).config, self.out / name)
         return self._options[name]
 
-    def command(self, name: str, device: str = "auto") -> Sequence[str]:
-        """Return the command line of a run.
+    def command(self, name: str) -> Sequence[str]:
+        """Return the command line with which a terminal in the checkout resumes a run.
 
         Raises:
             UserError: there is no such run, or its settings or its image are not complete.
         """
-        return distill_command(self.options(name), self.out / name, device)
+        python, *rest = distill_command(self.options(name), self.out / name, "auto")
+        program = Path(python)
+        return (str(program.relative_to(ROOT)) if program.is_relative_to(ROOT) else python, *rest)
 
     def _submit(self, name: str, options: tuple[str, ...]) -> None:
         self._options[name] = options
