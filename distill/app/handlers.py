@@ -174,7 +174,8 @@ def select(event: gr.SelectData, names: list[str]) -> Any:
 
 def _result_updates(files: ResultFiles | None) -> list[Any]:
     if files is None:
-        return [gr.Column(visible="hidden"), *[None] * 6]  # a 3D model in an invisible column would stay empty
+        # A 3D model in an invisible column would stay empty, and a viewer that is closed while it loads fails.
+        return [gr.Column(visible="hidden"), gr.skip(), *[None] * 5]
     downloads = [
         gr.DownloadButton(value=each, visible=each is not None) for each in (files.model, files.obj, files.ply)
     ]

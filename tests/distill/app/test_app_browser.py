@@ -24,7 +24,7 @@ LIMIT_S = 240.0
 STEPS = 12  # of a draft
 STEPS_SCALE = "0.12"
 # Errors of Gradio's 3D viewer: without WebGPU it falls back to WebGL, and a model may be replaced while it is loaded.
-VIEWER_ERRORS = ("during WebGPU creation", "reading 'addEventListener'")
+VIEWER_ERRORS = ("during WebGPU creation", "Cannot read properties of null")
 
 
 @pytest.fixture(scope="module")
