@@ -162,7 +162,7 @@ bench-scheduling: setup ## schedule 800,000 objects with a stub instead of Blend
 check: lint ## lint, types and unit tests: under 2 minutes on 2 cores
 	$(PY) -m pytest -n auto --dist loadfile -m 'not gpu and not slow and not integration' $(ARGS)
 
-test: setup ## all tests except those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
+test: setup .venv/.app ## all tests except those marked slow or gpu: under 12 minutes on 2 cores; MARK=slow or MARK=gpu runs the marked ones
 	$(PY) -m pytest $(or $(call opt,-m,MARK),-n auto --dist loadfile) $(ARGS)
 
 lint: setup ## ruff and mypy
