@@ -21,7 +21,7 @@ class Quality:
 
 
 QUALITIES: Final[dict[QualityName, Quality]] = {
-    "draft": Quality(0.25, "off", 1.5, "a quarter of the steps, colors not refined"),
+    "draft": Quality(0.25, "off", 1.7, "a quarter of the steps, colors not refined"),
     "normal": Quality(1.0, "auto", 5.5, "the settings of make distill"),
     "high": Quality(2.0, "auto", 10.0, "twice the steps"),
 }
