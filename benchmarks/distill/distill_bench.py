@@ -39,6 +39,7 @@ from benchmarks.distill.distill_parts import (
 )
 from benchmarks.distill.schedules import SCHEDULES, shortened
 from benchmarks.options import add_device, add_matmul
+from benchmarks.train.train_bench import PROFILED_STEPS, print_kernels, traced
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
 from dataset.images.psnr import psnr_of_mse_db
@@ -176,6 +177,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="implementation of the UNet's blocks, as in `python -m train`",
     )
+    parser.add_argument(
+        "--kernels", type=int, default=0, help="number of GPU kernels to print for each phase, slowest first"
+    )
     add_matmul(parser)
     add_device(parser)
     options = parser.parse_args(arguments)
@@ -210,6 +214,9 @@ def measure_ours(
     for number, phase in enumerate(PHASES):
         steps = range(number * options.steps, (number + 1) * options.steps)
         measured[phase] = run_phase(state, settings, driven, steps, options.warm_up, plain=False)
+        if options.kernels and device.type == "cuda":
+            print(f"{phase}: GPU time of the last {PROFILED_STEPS} steps, repeated, by kernel", flush=True)
+            profile_last(state, settings, driven, steps, options.kernels)
     found = predicted_clean(networks.denoise, sizes, settings.fine_views, model.alphas_cumprod)
     return measured, state, driven, float((found - exact).square().mean().sqrt())
 
@@ -286,6 +293,18 @@ def run_phase(
     step_s = sum(parts.values()) / counted
     parts, host = ({name: times.get(name, 0.0) / counted for name in PARTS} for times in (parts, host))
     return Phase(step_s, parts, host, first_step_s, max(0.0, warm_up_s - warm_up * step_s))
+
+
+def profile_last(state: Distillation, settings: DistillSettings, driven: OracleDriver, steps: range, most: int) -> None:
+    """Repeat the last steps of a phase under the profiler, and print the GPU's kernels."""
+    again = iter(steps[-PROFILED_STEPS:])
+
+    def run() -> None:
+        driven.step = next(again)
+        train_step(state, settings, driven.guidance, driven.step)
+
+    trace, _ = traced(run, state.field.grid.table.device)
+    print_kernels(trace, most)
 
 
 def _between_steps(state: Distillation, paper: DistillSettings, device: torch.device) -> float:

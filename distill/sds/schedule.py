@@ -122,7 +122,7 @@ class DistillSettings:
     """The released configuration has 512 samples per ray. At 256 pixels, half as many give the same quality."""
     texture: TextureSettings | None = None
     """Settings of the texture phase; None, as in the paper, omits it."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 1000
     preview_every: int = 500
 
     def __post_init__(self) -> None:
