@@ -70,7 +70,7 @@ class EncodeWorker:
     def encode(self, number: int) -> str | None:
         """Encode a shard. Return None, or the error message if this is not possible."""
         try:
-            self._encoder.encode(number)
+            self._encoder.encode([number])
         except UserError as error:
             return str(error)
         return None

@@ -12,11 +12,11 @@ from dataset.format.schema import ALL_VIEWS
 from dataset.format.shards import read_index
 from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import CPU
-from train.data.images import to_tensor
-from train.encode import encode_set
+from train.encode import pipeline
 from train.encode.__main__ import EncodeArgs, run
-from train.encode.encode_set import default_batch_size, encode_objects, plan_format
+from train.encode.encode_set import default_batch_size, plan_format
 from train.encode.encoder import Encoder, load_encoder
+from train.encode.pipeline import encode_objects
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_batch_size_changes_nothing_beyond_rounding(images: Path, model: Path) -> None:
     encoder, shards = load_encoder(model, CPU), ShardSet(images)
     form = plan_format(encoder, shards, logvar=True, embedded="random")
-    objects = [to_tensor(shards.views(*place, ALL_VIEWS)) for place in ((0, 0), (0, 1), (1, 0))]
-    alone = [encode_objects(encoder, form, [views], 32)[0] for views in objects]
+    objects = [torch.from_numpy(shards.views(*place, ALL_VIEWS)) for place in ((0, 0), (0, 1), (1, 0))]
+    alone = [torch.cat(parts) for parts in zip(*(encode_objects(encoder, form, [o], 32) for o in objects), strict=True)]
     for batch_size in (5, 40, 64, 96):
-        for whole, parts in zip(alone, encode_objects(encoder, form, objects, batch_size), strict=True):
-            for one, other, shape in zip(whole, parts, ((32, 512), (16, 32)), strict=True):
-                assert one.shape == other.shape == shape
-                torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
+        together = encode_objects(encoder, form, objects, batch_size)
+        for one, other, shape in zip(alone, together, ((3 * 32, 512), (3 * 16, 32)), strict=True):
+            assert one.shape == other.shape == shape
+            torch.testing.assert_close(one, other, rtol=4e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,11 @@ def test_a_large_batch_contains_several_objects_of_a_shard(
     """The set has shards of two objects, and one in the last."""
     sizes = []
 
-    def counted(
-        encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], size: int
-    ) -> list[tuple[Tensor, Tensor]]:
+    def counted(encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
         sizes.append(len(views))
         return encode_objects(encoder, form, views, size)
 
-    monkeypatch.setattr(encode_set, "encode_objects", counted)
+    monkeypatch.setattr(pipeline, "encode_objects", counted)
     run(EncodeArgs(str(images), str(tmp_path / "out"), model=model, device="cpu", batch_size=batch_size))
     assert sizes == together
     assert read_index(str(tmp_path / "out")).objects == 5
