@@ -1,6 +1,7 @@
 """Encode the views of a shard set into a latent set, shard by shard, and complete an interrupted latent set."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -42,22 +43,39 @@ EncodeShards = Callable[[Sequence[int]], Iterable[int]]
 MAX_BATCH: Final = 1024  # views
 _MEMORY_SHARE: Final = 0.4  # of a GPU's free memory, for the activations of one batch
 _BYTES_PER_PIXEL: Final = 4096  # of these activations: 16 tensors of 128 channels in bfloat16 at full resolution
+_MOST_WORKERS: Final = 8  # threads; each decodes a few hundred views of 256 pixels per second
 _LARGEST_DEFAULT: Final = 256  # views; larger batches are not faster
 
 
-def default_batch_size(device: torch.device, image_size: int) -> int:
+def default_batch_size(device: torch.device, image_size: int, objects_per_shard: int) -> int:
     """Return the number of views to encode at once: whole objects of 32 views, more of them on a GPU with more memory.
+
+    On a GPU, the last batch of a shard should not be smaller than the others, because compiled code then is not used.
+    So of the numbers of objects between half of the possible number and this number, the one that leaves the smallest
+    rest of a shard is chosen.
 
     Args:
         device: Device of the encoder.
         image_size: Height and width of the views in pixels.
+        objects_per_shard: Number of objects in a full shard.
     """
     views = len(ALL_VIEWS)
     if device.type != "cuda":
         return views
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(free * _MEMORY_SHARE / (image_size**2 * _BYTES_PER_PIXEL))
-    return max(views, min(_LARGEST_DEFAULT, fitting // views * views))
+    most = max(1, min(_LARGEST_DEFAULT, fitting) // views)
+    most = min(most, objects_per_shard)
+    return views * min(range(most, most // 2, -1), key=lambda objects: objects_per_shard % objects)
+
+
+def default_num_workers(processes: int = 1) -> int:
+    """Return the number of threads that read and decode images: one per CPU core, at most 8.
+
+    Args:
+        processes: Number of processes on this machine that encode.
+    """
+    return max(2, min(_MOST_WORKERS, (os.cpu_count() or 1) // processes))
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:

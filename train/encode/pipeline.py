@@ -23,7 +23,7 @@ from dataset.io.read_ahead import in_thread, map_ahead
 from dataset.reading.shard_set import ShardSet
 from train.data.images import on_white
 from train.device import to_device
-from train.encode.encoder import Encoder
+from train.encode.encoder import Encoder, objects_per_batch
 
 _AHEAD: Final = 2  # objects read ahead in addition to one per thread and the next batch; 8 MB each at 256 pixels
 _SUBMITTED: Final = 2  # batches that a GPU has at once: it computes one, and the next one waits
@@ -130,11 +130,6 @@ def encoded_objects(
                     yield from batch.objects()
 
 
-def objects_per_batch(batch_size: int) -> int:
-    """Return the number of objects that are encoded together. A batch of less than 32 views is a part of an object."""
-    return max(1, batch_size // len(ALL_VIEWS))
-
-
 def _load(shards: ShardSet, place: tuple[int, int], *, pinned: bool) -> _Loaded:
     name = meta_name(shards.uid(*place))
     data = shards.read(*place, [name])[name]
@@ -169,7 +164,7 @@ def _encoded(
         latents, embeddings = map(_to_host, results)
         done = None
         if encoder.device.type == "cuda":
-            done = torch.cuda.Event(blocking=True)
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(encoder.device))
         batch = _Batch([(loaded.meta, loaded.meta_json) for loaded in objects], latents, embeddings, done)
         del objects, results  # not kept in memory while this generator waits
@@ -202,11 +197,11 @@ def encode_objects(
     """
     images = on_white(torch.cat([rgba.to(encoder.device, non_blocking=True) for rgba in views]))
     latents = []
-    for part in images.split(batch_size):
+    for part in torch.split(images, batch_size):
         mean, logvar = encoder.latents(part)
         latents.append((torch.cat([mean, logvar], 1) if form.logvar else mean).flatten(1).half())
     stored = torch.tensor([form.has_embedding(view_set) for view_set, _ in ALL_VIEWS]).repeat(len(views))
     if not stored.all():
         images = images[to_device(stored.nonzero()[:, 0], encoder.device)]
-    embeddings = [encoder.embeddings(part).half() for part in images.split(batch_size)]
+    embeddings = [encoder.embeddings(part).half() for part in torch.split(images, batch_size)]
     return torch.cat(latents), torch.cat(embeddings)

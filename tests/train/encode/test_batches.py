@@ -1,5 +1,6 @@
 """Batches of views in `train.encode`: their size changes nothing, and large ones contain several objects."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import CPU
 from train.encode import pipeline
 from train.encode.__main__ import EncodeArgs, run
-from train.encode.encode_set import default_batch_size, plan_format
+from train.encode.encode_set import default_batch_size, default_num_workers, plan_format
 from train.encode.encoder import Encoder, load_encoder
 from train.encode.pipeline import encode_objects
 
@@ -52,14 +53,24 @@ def test_a_large_batch_contains_several_objects_of_a_shard(
     assert read_index(str(tmp_path / "out")).objects == 5
 
 
-def test_the_default_batch_fits_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_batch_size(CPU, 256) == 32
-    for free, size, expected in (
-        (140e9, 256, 192),
-        (20e9, 256, 32),
-        (1e9, 256, 32),
-        (140e9, 128, 256),
-        (20e9, 128, 96),
+def test_the_default_batch_fits_the_memory_of_a_gpu_and_the_size_of_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_batch_size(CPU, 256, 64) == 32
+    for free, size, objects_per_shard, expected in (
+        (140e9, 256, 60, 192),
+        (140e9, 256, 64, 128),
+        (140e9, 256, 61, 192),
+        (140e9, 256, 2, 64),
+        (20e9, 256, 64, 32),
+        (1e9, 256, 64, 32),
+        (140e9, 128, 64, 256),
+        (20e9, 128, 64, 64),
+        (20e9, 128, 63, 96),
     ):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (int(free), 0))
-        assert default_batch_size(torch.device("cuda"), size) == expected
+        assert default_batch_size(torch.device("cuda"), size, objects_per_shard) == expected
+
+
+def test_the_default_number_of_threads_leaves_cores_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, processes, expected in ((128, 8, 8), (32, 8, 4), (16, 1, 8), (4, 1, 4), (1, 1, 2), (None, 1, 2)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert default_num_workers(processes) == expected
