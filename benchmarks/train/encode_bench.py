@@ -13,7 +13,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -309,10 +308,11 @@ def profiled_idle_share(run: Run, shards: ShardSet, kernels: int) -> float:
 def print_shares(microseconds: Mapping[str, float], most: int) -> None:
     """Print the share of the GPU time by kind of kernel, then of the `most` slowest kernels, by their names."""
     total = max(sum(microseconds.values()), 1e-9)
-    kinds: Counter[str] = Counter()
+    kinds: dict[str, float] = {}
     for name, value in microseconds.items():
-        kinds[kind_of_kernel(name)] += value  # type: ignore[assignment]  # a counter of floats
-    for name, value in [*kinds.most_common(), *Counter(microseconds).most_common(most)]:  # type: ignore[arg-type]
+        kinds[kind_of_kernel(name)] = kinds.get(kind_of_kernel(name), 0) + value
+    slowest = [sorted(part.items(), key=lambda item: -item[1]) for part in (kinds, microseconds)]
+    for name, value in [*slowest[0], *slowest[1][:most]]:
         print(f"{value / total:6.1%} {name[:110]}")
 
 

@@ -42,3 +42,10 @@ def test_the_set_is_valid_and_its_objects_have_textures(tmp_path: Path) -> None:
 )
 def test_the_idle_share_leaves_out_overlaps(spans: list[tuple[float, float]], expected: float) -> None:
     assert encode_bench.idle_share(spans) == pytest.approx(expected)
+
+
+def test_the_shares_of_kinds_and_kernels_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    encode_bench.print_shares({"triton_a": 1.0, "triton_b": 2.0, "Memcpy HtoD": 1.0}, 1)
+    shown = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [share for share, _ in shown] == ["75.0%", "25.0%", "50.0%"]
+    assert shown[-1][1] == "triton_b"
