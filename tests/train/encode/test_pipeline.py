@@ -17,8 +17,8 @@ from dataset.reading.shard_set import ShardSet
 from tests.support.train_micro import CPU
 from train.encode import encode_set, pipeline
 from train.encode.encode_set import ShardEncoder, plan_format
-from train.encode.encoder import Encoder, load_encoder
-from train.encode.pipeline import EncodeTimes, encode_objects, encoded_objects
+from train.encode.encoder import CompileEncoder, Encoder, load_encoder, speed_up
+from train.encode.pipeline import EncodeTimes, _load, encode_objects, encoded_objects
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,3 +144,32 @@ def test_the_embeddings_of_the_stored_views_are_those_of_all_views(images: Path,
     _, random = encode_objects(encoder, replace(form, embedded="random"), views, 64)
     expected = torch.cat([every[16:32], every[48:64]])
     torch.testing.assert_close(random, expected, rtol=4e-3, atol=2e-3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_results_of_each_object_are_copied(images: Path, model: Path) -> None:
+    encoder, shards = load_encoder(model, torch.device("cuda")), ShardSet(images)
+    form = plan_format(encoder, shards, logvar=True, embedded="random")
+    places = [(shard, sample) for shard in range(3) for sample in range(shards.samples_per_shard[shard])]
+    expected = [
+        [part.cpu() for part in encode_objects(encoder, form, [_load(shards, place, pinned=True).views], 32)]
+        for place in places
+    ]
+    objects = encoded_objects(shards, [0, 1, 2], encoder, form, batch_size=32, num_workers=3, times=EncodeTimes())
+    for encoded, (latents, embeddings) in zip(objects, expected, strict=True):
+        assert torch.equal(torch.from_numpy(encoded.latents), latents)
+        assert torch.equal(torch.from_numpy(encoded.embeddings), embeddings)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_compiled_networks_give_nearly_the_same(images: Path, model: Path) -> None:
+    shards, results = ShardSet(images), []
+    choices: list[CompileEncoder] = ["off", "on"]
+    for choice in choices:
+        encoder = load_encoder(model, torch.device("cuda"))
+        form = plan_format(encoder, shards, logvar=True, embedded="random")
+        encoder = speed_up(encoder, 64, 160, choice, "random")
+        objects = encoded_objects(shards, [0, 1, 2], encoder, form, batch_size=64, num_workers=3, times=EncodeTimes())
+        results.append([torch.from_numpy(part).float() for o in objects for part in (o.latents, o.embeddings)])
+    for eager, compiled in zip(*results, strict=True):
+        assert float((eager - compiled).norm() / eager.norm()) < 0.02
