@@ -35,6 +35,10 @@ class Step:
     """File that exists after the step."""
     obsolete: tuple[Path, ...] = ()
     """Files and folders that no later step reads."""
+    uses_gpu: bool = True
+    """Whether the step may use the GPU, whose memory can be measured for one step at a time only."""
+    beside_previous: bool = False
+    """Whether the step runs at the same time as the step before, whose files it does not read."""
 
 
 # The micro-batches are those of one of eight GPUs: 768 objects per step are 24 per GPU, accumulated four times, in
@@ -83,7 +87,13 @@ def plan(name: SizeName, out: Path, *, device: str, compile_unet: str) -> list[S
     last = ("--checkpoint-every", size.stage1[1])  # so that stage 1 writes a checkpoint after its last step
     return [
         Step("checkpoint", (*inputs, "checkpoint", str(checkpoint), "--size", name, *on), checkpoint),
-        Step("objects", (*inputs, "objects", str(shards), "--size", name), shards / "index.json"),
+        Step(
+            "objects",
+            (*inputs, "objects", str(shards), "--size", name),
+            shards / "index.json",
+            uses_gpu=False,
+            beside_previous=True,
+        ),
         Step(
             "convert",
             ("train.convert", str(checkpoint), str(mvdream), "--cameras", "relative", *size.convert),
