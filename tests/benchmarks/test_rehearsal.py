@@ -24,7 +24,9 @@ from train.config.presets import PAPER
 from train.config.schedules import objects_per_micro_batch
 from train.convert.__main__ import parse as parse_convert
 from train.convert.convert import convert
+from train.data.sampling import draw_branch
 from train.encode.__main__ import parse as parse_encode
+from train.loop.flops import number_of_frames
 from train.model.multiview import load_model
 from train.sample import parse as parse_sample
 
@@ -60,13 +62,29 @@ def test_the_commands_of_all_steps_exist(size: SizeName, tmp_path: Path) -> None
             PARSERS[module](arguments)
 
 
-def test_micro_batches_at_the_papers_size_are_those_of_eight_gpus(tmp_path: Path) -> None:
+def test_micro_batches_at_the_papers_size_are_close_to_those_of_eight_gpus(tmp_path: Path) -> None:
     steps = {step.name: step for step in plan("paper", tmp_path, device="cuda", compile_unet="blocks")}
+    objects, fewer = {}, {"stage1": 4, "stage2": 0}
     for name, schedule in (("stage1", PAPER.stage1), ("stage2", PAPER.stage2)):
         args = parse_train(steps[name].arguments[1:])
         assert isinstance(args, Stage1 | Stage2)
         assert args.schedule.accumulation == schedule.accumulation
-        assert objects_per_micro_batch(args.schedule, 1) == objects_per_micro_batch(schedule, 8)
+        objects[name] = objects_per_micro_batch(args.schedule, 1)
+        assert objects[name] == objects_per_micro_batch(schedule, 8) - fewer[name]
+        branches = {draw_branch(args.seed, step, args.recipe.single_view_chance) for step in range(args.schedule.steps)}
+        assert branches == {"single", "multi"}
+    views = PAPER.num_views
+    frames = [number_of_frames("none", views), number_of_frames("attention", views)]
+    assert objects["stage1"] * frames[0] == objects["stage2"] * frames[1]  # residual blocks are compiled once
+
+
+def test_steps_that_run_together_read_nothing_of_each_other_and_one_uses_the_gpu(tmp_path: Path) -> None:
+    steps = plan("paper", tmp_path, device="cuda", compile_unet="blocks")
+    assert [step.name for step in steps if step.beside_previous] == ["objects"]
+    together = steps[:2]
+    assert [step.uses_gpu for step in together] == [True, False]
+    for step in together:
+        assert not {str(other.makes) for other in together if other is not step} & set(step.arguments)
 
 
 def test_no_step_reads_what_an_earlier_step_made_obsolete(tmp_path: Path) -> None:
