@@ -111,6 +111,8 @@ class ForkServer:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()  # upon which the server terminates its forks and ends
+        if not self._ready:
+            self._process.terminate()  # it may still import
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -177,7 +179,7 @@ def _serve(connection: socket.socket) -> tuple[list[str], dict[str, str]] | None
                 os.close(descriptor)
             return request
         os.close(output)
-        os.write(replies, f"{pid}\n".encode())
+        _tell(replies, pid)
         running[pid] = replies
 
 
@@ -199,10 +201,14 @@ def _report_ended(running: dict[int, int]) -> None:
     for pid, replies in list(running.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            with suppress(BrokenPipeError):  # the rehearsal no longer waits
-                os.write(replies, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            _tell(replies, os.waitstatus_to_exitcode(status))
             os.close(replies)
             del running[pid]
+
+
+def _tell(replies: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # the rehearsal has ended
+        os.write(replies, f"{number}\n".encode())
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """The fork server of the rehearsal: forks run, end and fail like new Python processes."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rehearsal import __main__ as rehearsal
+from benchmarks.rehearsal import fork_server as fork_server_module
 from benchmarks.rehearsal.fork_server import ForkServer
 from benchmarks.rehearsal.runner import StepFailed, run_steps
 from benchmarks.rehearsal.step_process import environment_of
@@ -78,6 +80,14 @@ def test_if_the_imports_fail_all_steps_are_new_processes(folder: Path) -> None:
     with fork_server(folder, "no_such_module") as server:
         assert len(list(run_steps(steps, folder / "logs", fork_server=server))) == 2
     assert "No module named 'no_such_module'" in (folder / "logs" / "imports.log").read_text()
+
+
+def test_a_server_that_still_imports_ends_at_once(folder: Path) -> None:
+    (folder / "modules" / "slow_import.py").write_text("import time; time.sleep(600)\n")
+    began = time.monotonic()
+    with fork_server(folder, "slow_import"):
+        time.sleep(0.5)
+    assert time.monotonic() - began < fork_server_module.STOP_S
 
 
 def test_forks_end_with_the_server(folder: Path) -> None:
