@@ -289,10 +289,11 @@ def pure_speeds(run: Run, shards: ShardSet, batches: int) -> dict[str, float]:
     return speeds
 
 
-def profiled_idle_share(run: Run, shards: ShardSet, kernels: int) -> float:
+def profiled_idle_share(run: Run, shards: ShardSet, kernels: int) -> float | None:
     """Encode some shards. Return the share of the time from the first to the last kernel in which the GPU is idle.
 
-    The shares of the kinds of kernels, and of the `kernels` slowest kernels, are printed.
+    Return None if the profiler saw no kernel. The shares of the kinds of kernels, and of the `kernels` slowest kernels,
+    are printed.
     """
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         run.encode(shards, PROFILED_SHARDS)
@@ -302,7 +303,7 @@ def profiled_idle_share(run: Run, shards: ShardSet, kernels: int) -> float:
         if event.device_type == DeviceType.CUDA and not event.is_user_annotation
     ]
     print_shares({event.key: event.self_device_time_total for event in trace.key_averages()}, kernels)
-    return round(idle_share(spans), 4)
+    return round(idle_share(spans), 4) if spans else None
 
 
 def print_shares(microseconds: Mapping[str, float], most: int) -> None:
