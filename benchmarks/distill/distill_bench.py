@@ -48,6 +48,7 @@ from distill.output.preview import view_distance, view_fov_deg, write_preview
 from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
 from distill.sds.guidance import Guidance, Prediction, model_denoiser, model_guidance
 from distill.sds.loop import train_step
+from distill.sds.march_ahead import MarchAhead
 from distill.sds.networks import to_run_precision
 from distill.sds.oracle import render_truth
 from distill.sds.schedule import PRESETS, CameraViews, DistillSettings
@@ -271,10 +272,11 @@ def run_phase(
     watch, device = driven.watch, state.field.grid.table.device
     driven.truths.prepare(steps)
     hook = state.optimizer.register_step_pre_hook(lambda *_: watch.mark("render backward"))
+    ahead = None if plain else MarchAhead(state, settings, len(driven.networks.alphas_cumprod))
 
     def run(step: int) -> None:
         driven.step = step
-        result = train_step(state, settings, driven.guidance, step)
+        result = train_step(state, settings, driven.guidance, step, ahead)
         if plain:
             [loss.item() for loss in result.losses.values()]
         watch.mark("rest")
@@ -298,10 +300,11 @@ def run_phase(
 def profile_last(state: Distillation, settings: DistillSettings, driven: OracleDriver, steps: range, most: int) -> None:
     """Repeat the last steps of a phase under the profiler, and print the GPU's kernels."""
     again = iter(steps[-PROFILED_STEPS:])
+    ahead = MarchAhead(state, settings, len(driven.networks.alphas_cumprod))
 
     def run() -> None:
         driven.step = next(again)
-        train_step(state, settings, driven.guidance, driven.step)
+        train_step(state, settings, driven.guidance, driven.step, ahead)
 
     trace, _ = traced(run, state.field.grid.table.device)
     print_kernels(trace, most)
