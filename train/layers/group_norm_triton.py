@@ -15,8 +15,8 @@ from torch import Tensor
 
 _WIDTH: Final = 64  # channels per program: 128 bytes in bf16
 _ROWS: Final = 32  # pixels that a program reads at once
-_PIXELS: Final = 256  # minimum pixels per part; half as many for a few images, which otherwise occupy few multiprocessors
-_FEW_IMAGES: Final = 32
+_PIXELS: Final = 256  # minimum pixels per part
+_FEW_IMAGES: Final = 32  # up to this number, half as many pixels: otherwise there are too few programs for a GPU
 _MOST_PARTS: Final = 64
 
 
