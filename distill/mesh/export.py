@@ -34,10 +34,15 @@ from distill.mesh.isosurface import (
     vertex_normals,
 )
 from distill.mesh.surface_color import PointFunction, SurfaceColor, color_along_normals
+from distill.mesh.usdz import usdz
 from distill.mesh.uv_unwrap import UnwrapMethod, unwrap
 
-Format = Literal["glb", "obj", "ply", "points"]
+Format = Literal["glb", "obj", "ply", "points", "usdz"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+MAIN_FILES: Final[Mapping[Format, str]] = {
+    **{"glb": "mesh.glb", "obj": "mesh.obj", "ply": "mesh.ply", "points": "mesh-points.ply", "usdz": "mesh.usdz"}
+}
+"""The file of each format in a run folder; an OBJ file has its material and texture beside it."""
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +138,7 @@ def export_mesh(
         out: Path NAME.glb of the GLB file. Files of other formats are written beside it.
         settings: Settings of the mesh.
         kinds: Formats of the files to write. glb: NAME.glb. obj: NAME.obj, NAME.mtl and NAME.png. ply: NAME.ply, with a
-            color per vertex. points: NAME-points.ply, a point cloud.
+            color per vertex. points: NAME-points.ply, a point cloud. usdz: NAME.usdz, textured.
         device: Device of the field.
 
     Raises:
@@ -149,7 +154,7 @@ def export_mesh(
     color = _color_of_rows(color_along_normals(density, albedo, reach), device)
     files: dict[str, bytes] = {}
     textured = None
-    if {"glb", "obj"} & set(kinds):
+    if {"glb", "obj", "usdz"} & set(kinds):
         textured = texture_of(surface, color, settings)
         files |= _textured_files(textured, out.stem, kinds)
     files |= _plain_files(surface, color, out.stem, kinds, settings.points)
@@ -222,6 +227,8 @@ def _textured_files(textured: TexturedMesh, stem: str, kinds: Sequence[Format]) 
         files[f"{stem}.png"] = formats.png(textured.texture)
         files[f"{stem}.mtl"] = formats.mtl(f"{stem}.png")
         files[f"{stem}.obj"] = formats.obj(textured, f"{stem}.mtl")
+    if "usdz" in kinds:
+        files[f"{stem}.usdz"] = usdz(textured)
     return files
 
 
