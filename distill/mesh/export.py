@@ -51,6 +51,8 @@ _ROWS_PER_CALL: Final = 1 << 13  # surface points per call; each needs the albed
 _REACH_CELLS: Final = 2.0  # largest distance between mesh and surface of the field, in cells of the density grid
 _SIMPLIFICATIONS: Final = 4  # maximum number of rounds; cleaning makes more edges collapsible
 FACE_LIMIT: Final = 200_000  # with more faces, unwrapping takes minutes
+FEWEST_FACES: Final = 100
+TEXTURE_SIZES: Final = (16, 8192)  # smallest and largest edge in texels
 EMPTY_OPACITY: Final = 0.05  # of a diameter at the highest density; a field with less is empty
 
 
@@ -85,8 +87,8 @@ class MeshSettings:
         _in_range("threshold", self.threshold, 1e-6, 1e6)
         _in_range("threshold_fraction", self.threshold_fraction, 0.01, 0.99)
         _in_range("floater_fraction", self.floater_fraction, 0.0, 1.0)
-        _in_range("faces", self.faces, 100, FACE_LIMIT)
-        _in_range("texture_size", self.texture_size, 16, 8192)
+        _in_range("faces", self.faces, FEWEST_FACES, FACE_LIMIT)
+        _in_range("texture_size", self.texture_size, *TEXTURE_SIZES)
         _in_range("unwrap_seconds", self.unwrap_seconds, 0.0, 86_400.0)
         _in_range("points", self.points, 1, 10_000_000)
 

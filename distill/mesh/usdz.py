@@ -1,8 +1,8 @@
 """Encode a textured mesh as USDZ: an uncompressed ZIP file of a USD layer in text form and a PNG texture.
 
 The specification (https://openusd.org/release/spec_usdz.html) asks for a ZIP file without compression and encryption,
-whose first file is the USD layer, and in which the data of every file begin at a multiple of 64 bytes. The layer is y up
-(`distill.mesh.formats.to_y_up`), and its unit is the meter.
+whose first file is the USD layer, and in which the data of every file begin at a multiple of 64 bytes. The layer is y
+up (`distill.mesh.formats.to_y_up`), and its unit is the meter.
 """
 
 import io

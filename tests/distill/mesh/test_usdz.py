@@ -16,7 +16,7 @@ from PIL import Image
 from distill.mesh.export import MAIN_FILES, MeshSettings, export_mesh
 from distill.mesh.usdz import ALIGNMENT, package
 
-SETTINGS = MeshSettings(threshold=10.0, resolution=24, faces=300, texture_size=64)
+SETTINGS = MeshSettings(threshold=10.0, resolution=24, faces=300, texture_size=64, points=1000)
 
 
 def density(x: torch.Tensor) -> torch.Tensor:
