@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from dataset.errors import UserError
 from distill.config import DistillArgs
 from distill.mesh.export import MAIN_FILES
 from distill.runs.finished import finished_run
@@ -34,12 +36,10 @@ class CommandReport:
         self._started = time.monotonic()
 
     def plan(self, args: DistillArgs) -> None:
-        """Store the options again, after folders were replaced by the images in them.
-
-        Raises:
-            UserError: the command has no run, or two runs would have the same folder.
-        """
-        self.args, self._planned = args, run_names(args)
+        """Store the options again, after folders were replaced by the images in them."""
+        self.args = args
+        with suppress(UserError):  # the command has no runs, which `plan_command` reports
+            self._planned = run_names(args)
 
     def end(self, outcome: RunOutcome) -> None:
         """Store how a run ended."""

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def job(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+def job(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A job of the finished run, whose model must not be loaded."""
     monkeypatch.setattr(module.export, "PRESETS", {"tiny": MESH})
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("the model is not needed"))
     shutil.copytree(original, tmp_path / "run")
-    yield Job("run", tmp_path / "a.png", PREPARED, tmp_path / "run", tmp_path, "model", REQUEST)
+    return Job("run", tmp_path / "a.png", PREPARED, tmp_path / "run", tmp_path, "model", REQUEST)
 
 
 def run(job: Job) -> int:
