@@ -158,7 +158,6 @@ def run_job(
         job.out.mkdir(parents=True, exist_ok=True)
     with locked_folder(job.out, "distillation"):
         if (run := job.with_other_mesh) is not None:
-            logger.info("%s is finished; only its mesh is made again", job.out)
             with _errors_name_folder(job.out):
                 return make_mesh_again(
                     job.out,

@@ -1,6 +1,7 @@
 """Make the mesh of a finished run again from its field, with another face budget, texture size or more formats."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from distill.mesh.export import FORMATS, Format, MeshSettings
 from distill.nerf.field import load_field
 from distill.output.results import replace_mesh
 from distill.runs.finished import CONFIG, FIELD, FinishedRun, write_marker
+
+logger = logging.getLogger(__name__)
 
 
 def make_mesh_again(
@@ -53,6 +56,7 @@ def make_mesh_again(
             f"{folder} is finished, but {FIELD} is gone, from which another mesh would be made; put this file back, "
             "or remove mesh.glb too, to run it again"
         )
+    logger.info("%s is finished; only its mesh is made again", folder)
     kinds = tuple(kind for kind in FORMATS if kind in {*run.formats, *formats})
     field = load_field(folder / FIELD, device)
     write_marker(folder, request, run.faces, kinds, None)
