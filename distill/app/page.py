@@ -185,7 +185,7 @@ def _input_part(service: AppService) -> InputPart:
                 )
                 with gr.Row():
                     crops = tuple(
-                        gr.Slider(0, 90, 0, step=1, label=f"Cut off {side} (%)", min_width=120)
+                        gr.Slider(0, 90, 0, step=1, label=f"Cut off {side} (%)", min_width=160)
                         for side in ("left", "right", "top", "bottom")
                     )
         with gr.Column(min_width=280):
@@ -202,7 +202,7 @@ def _input_part(service: AppService) -> InputPart:
                 with gr.Row():
                     faces = gr.Number(
                         default.faces,
-                        label=f"Faces (most; {FEWEST_FACES:,} to {FACE_LIMIT:,})",
+                        label=f"Faces at most ({FEWEST_FACES:,} to {FACE_LIMIT:,})",
                         precision=0,
                         min_width=120,
                         elem_id="faces",
