@@ -15,31 +15,24 @@ class Quality:
     """Number of steps, as a multiple of the number of the preset (`distill.sds.schedule.PRESETS`)."""
     texture: TextureChoice
     minutes: float
-    """Duration in minutes of a run with the bundled model on 2 CPU cores (docs/app.md)."""
-    measured: bool
-    """Whether the duration was measured; if not, it follows from the duration per step."""
+    """Measured duration in minutes of a run with the bundled model on 2 CPU cores (docs/app.md)."""
     about: str
 
     def steps(self, of_preset: int) -> int:
         """Return the number of steps of a run whose preset has `of_preset` steps."""
         return max(1, round(of_preset * self.steps_scale))
 
-    @property
-    def duration(self) -> str:
-        """The duration as text, such as "5.5 min" or "10 min (estimate)"."""
-        return f"{self.minutes:g} min{'' if self.measured else ' (estimate)'}"
-
 
 QUALITIES: Final[dict[QualityName, Quality]] = {
-    "draft": Quality(0.25, "off", 1.7, True, "a quarter of the steps, colors not refined"),
-    "normal": Quality(1.0, "auto", 5.5, True, "the steps and the colors of the preset"),
-    "high": Quality(2.0, "auto", 10.0, False, "twice the steps"),
+    "draft": Quality(0.25, "off", 1.7, "a quarter of the steps, colors not refined"),
+    "normal": Quality(1.0, "auto", 5.5, "the steps and the colors of the preset"),
+    "high": Quality(2.0, "auto", 11.0, "twice the steps"),
 }
 
 
 def quality_help() -> str:
     """Return the help text of the option `--quality`, which states the durations."""
-    each = "; ".join(f"{name}: {quality.about}, {quality.duration}" for name, quality in QUALITIES.items())
+    each = "; ".join(f"{name}: {quality.about}, {quality.minutes:g} min" for name, quality in QUALITIES.items())
     return (
         f"Number of steps and refinement of the colors. {each}. The durations are those of the bundled model on 2 CPU "
         "cores. --steps and --texture override this."

@@ -82,7 +82,8 @@ def stored_options(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         }
         weight = settings.get("reference_weight", 0.0)
         stored, threshold = config.get("background"), config.get("background_threshold")
-        mesh = dict(config.get("mesh_settings", {}))
+        threshold = None if threshold is None else float(threshold)
+        mesh = {name: int(value) for name, value in config.get("mesh_settings", {}).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"the settings of {folder.name} in config.json are not complete ({error}); resume this run with the "

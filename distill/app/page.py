@@ -267,7 +267,7 @@ def _run_part() -> RunPart:
                 )
                 with gr.Row():
                     downloads = tuple(
-                        gr.DownloadButton(f"Download {kind}", elem_id=f"download-{kind.lower()}")
+                        gr.DownloadButton(f"Download {kind}", size="md", elem_id=f"download-{kind.lower()}")
                         for kind in ("GLB", "OBJ", "PLY", "USDZ")
                     )
                 gr.HTML("One turn: colors, normals, and the shape without colors", elem_classes="caption")

@@ -11,4 +11,4 @@ def describe(name: QualityName, *, measured: bool) -> str:
         measured: Whether the durations of `distill.quality` apply: runs with the bundled model on a CPU.
     """
     quality = QUALITIES[name]
-    return f"{name}: {quality.about}{f', about {quality.duration} on 2 cores' if measured else ''}"
+    return f"{name}: {quality.about}{f', about {quality.minutes:g} min on 2 cores' if measured else ''}"

@@ -162,6 +162,8 @@ def test_incomplete_settings_are_refused(tmp_path: Path) -> None:
         {},
         {"image": "a.png", "image_sha256": "0", "settings": None},
         {"image": "a.png", "image_sha256": "0", **known, "mesh_settings": 3},
+        {"image": "a.png", "image_sha256": "0", **known, "mesh_settings": {"faces": "--out"}},
+        {"image": "a.png", "image_sha256": "0", **known, "background_threshold": "--out"},
     ):
         with pytest.raises(UserError, match=r"settings of run in config\.json are not complete"):
             stored_options(config, tmp_path / "run")

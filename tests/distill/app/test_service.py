@@ -61,7 +61,6 @@ def test_a_run_is_listed_at_once_and_the_same_request_is_the_same_run(service: A
 def test_presets_scale_the_number_of_steps(service: AppService) -> None:
     assert [service.steps(name) for name in QUALITIES] == [50, 200, 400]
     assert "about 5.5 min on 2 cores" in describe("normal", measured=True)
-    assert "(estimate)" in describe("high", measured=True)
     assert "min" not in describe("normal", measured=False)
 
 
