@@ -53,8 +53,8 @@ def make_mesh_again(
     """
     if not run.has_field:
         raise UserError(
-            f"{folder} is finished, but {FIELD} is gone, from which another mesh would be made; put this file back, "
-            "or remove mesh.glb too, to run it again"
+            f"it is finished, but {FIELD}, from which its mesh would be made again, is gone; put this file back, or "
+            "remove mesh.glb too, to run it again"
         )
     logger.info("%s is finished; only its mesh is made again", folder)
     kinds = tuple(kind for kind in FORMATS if kind in {*run.formats, *formats})

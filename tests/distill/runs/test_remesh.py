@@ -118,7 +118,7 @@ def test_an_interrupted_replacement_is_repeated(job: Job, monkeypatch: pytest.Mo
 def test_a_missing_field_is_an_error(job: Job) -> None:
     (job.out / "field.safetensors").unlink()
     before = (job.out / "mesh.glb").read_bytes()
-    with pytest.raises(UserError, match=r"run is finished, but field\.safetensors is gone.*mesh\.glb"):
+    with pytest.raises(UserError, match=r"run failed: it is finished, but field\.safetensors, .* is gone; .*mesh\.glb"):
         run(replace(job, faces=120))
     assert (job.out / "mesh.glb").read_bytes() == before
     assert job.needs_model  # without other settings, the run is repeated as before
