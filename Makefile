@@ -137,8 +137,8 @@ bench-stream: setup ## views per second on one core, from shards and from latent
 bench-train: setup ## training speed: views per second and MFU, compared with a plain loop
 	$(PY) -m benchmarks.train.train_bench $(ARGS)
 
-bench-encode: setup ## views/s of the frozen networks (VAE encoder, ViT-H-14) and their cost in score distillation (GPU)
-	$(PY) -m benchmarks.train.frozen_networks $(ARGS)
+bench-encode: setup ## encoding speed of a shard set on one GPU, and its idle share (the networks alone: python -m benchmarks.train.frozen_networks)
+	$(PY) -m benchmarks.train.encode_bench $(ARGS)
 
 bench-ranks: setup ## training speed of several GPUs of one machine, compared with one: ARGS="--world 2"
 	$(PY) -m benchmarks.train.ranks_bench $(ARGS)

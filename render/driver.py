@@ -172,22 +172,38 @@ def _render_with_ray(command: RenderCommand, source: ObjectSource, output: Shard
             size = cluster_size()
         workers = num_workers(command, size)
         threads = command.threads or max(1, min(size.cores // workers, size.cores_per_node))
-        start = worker_factory(command, source, threads)
+        start = worker_factory(
+            command, source, threads, gpu_share(workers, size.gpus) if command.device == "gpu" else 0
+        )
         policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
         ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
         drive(output, assembly, RenderPool(start, workers), ahead)
 
 
-def worker_factory(command: RenderCommand, source: ObjectSource, threads: int) -> Callable[[], Any]:
+def gpu_share(workers: int, gpus: int) -> float:
+    """Return the share of a GPU that Ray reserves for each worker, so that all workers run at the same time.
+
+    Args:
+        workers: Number of workers.
+        gpus: Number of GPUs of this machine or cluster; 0 if none has been found yet.
+    """
+    return 1 / max(1, -(-workers // max(1, gpus)))
+
+
+def worker_factory(command: RenderCommand, source: ObjectSource, threads: int, gpu_share: float) -> Callable[[], Any]:
     """Return a function that starts one Ray actor of the class `RenderWorker`.
 
-    `threads` is the number of CPU threads per actor.
+    Args:
+        command: The options.
+        source: The objects.
+        threads: Number of CPU threads per actor.
+        gpu_share: Share of a GPU that Ray reserves for each actor; 0 on a CPU.
     """
     import ray
 
     limits, root = command.limits(), str(source.root) if source.root else None
     actor: Any = ray.remote(RenderWorker)
-    options = {"num_cpus": threads, "num_gpus": 1 if command.device == "gpu" else 0}
+    options = {"num_cpus": threads, "num_gpus": gpu_share}
     return lambda: actor.options(**options).remote(command.seed, command.settings(), limits, threads, root)
 
 

@@ -348,7 +348,7 @@ def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
         str(out),
         encoder,
         plan_format(encoder, shards, logvar=False, embedded="all"),
-        batch_size=default_batch_size(encoder.device, encoder.spec.image_size),
+        batch_size=default_batch_size(encoder.device, encoder.spec.image_size, shards.index.objects_per_shard),
         num_workers=8,
     )
 

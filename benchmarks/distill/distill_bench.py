@@ -39,6 +39,7 @@ from benchmarks.distill.distill_parts import (
 )
 from benchmarks.distill.schedules import SCHEDULES, shortened
 from benchmarks.options import add_device, add_matmul
+from benchmarks.train.train_bench import PROFILED_STEPS, print_kernels, traced
 from dataset.camera import spherical_to_c2w
 from dataset.errors import run_cli
 from dataset.images.psnr import psnr_of_mse_db
@@ -47,6 +48,7 @@ from distill.output.preview import view_distance, view_fov_deg, write_preview
 from distill.sds.checkpoint import Distillation, new_distillation, save_checkpoint
 from distill.sds.guidance import Guidance, Prediction, model_denoiser, model_guidance
 from distill.sds.loop import train_step
+from distill.sds.march_ahead import MarchAhead
 from distill.sds.networks import to_run_precision
 from distill.sds.oracle import render_truth
 from distill.sds.schedule import PRESETS, CameraViews, DistillSettings
@@ -176,6 +178,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="implementation of the UNet's blocks, as in `python -m train`",
     )
+    parser.add_argument(
+        "--kernels", type=int, default=0, help="number of GPU kernels to print for each phase, slowest first"
+    )
     add_matmul(parser)
     add_device(parser)
     options = parser.parse_args(arguments)
@@ -210,6 +215,9 @@ def measure_ours(
     for number, phase in enumerate(PHASES):
         steps = range(number * options.steps, (number + 1) * options.steps)
         measured[phase] = run_phase(state, settings, driven, steps, options.warm_up, plain=False)
+        if options.kernels and device.type == "cuda":
+            print(f"{phase}: GPU time of the last {PROFILED_STEPS} steps, repeated, by kernel", flush=True)
+            profile_last(state, settings, driven, steps, options.kernels)
     found = predicted_clean(networks.denoise, sizes, settings.fine_views, model.alphas_cumprod)
     return measured, state, driven, float((found - exact).square().mean().sqrt())
 
@@ -264,10 +272,11 @@ def run_phase(
     watch, device = driven.watch, state.field.grid.table.device
     driven.truths.prepare(steps)
     hook = state.optimizer.register_step_pre_hook(lambda *_: watch.mark("render backward"))
+    ahead = None if plain else MarchAhead(state, settings, len(driven.networks.alphas_cumprod))
 
     def run(step: int) -> None:
         driven.step = step
-        result = train_step(state, settings, driven.guidance, step)
+        result = train_step(state, settings, driven.guidance, step, ahead)
         if plain:
             [loss.item() for loss in result.losses.values()]
         watch.mark("rest")
@@ -286,6 +295,19 @@ def run_phase(
     step_s = sum(parts.values()) / counted
     parts, host = ({name: times.get(name, 0.0) / counted for name in PARTS} for times in (parts, host))
     return Phase(step_s, parts, host, first_step_s, max(0.0, warm_up_s - warm_up * step_s))
+
+
+def profile_last(state: Distillation, settings: DistillSettings, driven: OracleDriver, steps: range, most: int) -> None:
+    """Repeat the last steps of a phase under the profiler, and print the GPU's kernels."""
+    again = iter(steps[-PROFILED_STEPS:])
+    ahead = MarchAhead(state, settings, len(driven.networks.alphas_cumprod))
+
+    def run() -> None:
+        driven.step = next(again)
+        train_step(state, settings, driven.guidance, driven.step, ahead)
+
+    trace, _ = traced(run, state.field.grid.table.device)
+    print_kernels(trace, most)
 
 
 def _between_steps(state: Distillation, paper: DistillSettings, device: torch.device) -> float:

@@ -5,6 +5,10 @@ for a few steps; views are sampled, and one image is distilled into a GLB. All n
 step is a command line that a user could type. The command prints a table of seconds and peak memory per step; the last
 line is JSON. If a step fails, the command fails and shows the last lines of the step's log.
 
+The first two steps run at the same time. Meanwhile, another process imports the modules of the later steps, which then
+are forks of this process (`benchmarks.rehearsal.fork_server`). Each line of a step's log begins with the seconds since
+the start of the step.
+
 `--size toy` does the same with small networks on a CPU, to check the script.
 """
 
@@ -14,17 +18,25 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, get_args
 
+from benchmarks.rehearsal.fork_server import ForkServer
 from benchmarks.rehearsal.memory import GpuMemory, first_gpu
 from benchmarks.rehearsal.plan import SIZES, SizeName, plan
 from benchmarks.rehearsal.runner import StepCost, StepFailed, remove, run_steps, table
+from benchmarks.rehearsal.step_process import environment_of
 from dataset.errors import UserError, run_cli
 
 MARKER: Final = "rehearsal.json"  # marks the work folder, whose contents the next rehearsal may remove
+# The modules that take long to import. torch._inductor starts its processes only when it compiles.
+IMPORTS: Final = (
+    *("train.launch", "torch.utils.tensorboard", "open_clip", "distill.runs.job"),
+    *("diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.unets.unet_2d_condition"),
+)
+COMPILER_IMPORTS: Final = ("torch._inductor.compile_fx",)
 COMPILE: Final = ("auto", "none", "blocks", "whole")
 
 
@@ -42,25 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = plan(options.size, options.out.resolve(), device=options.device, compile_unet=compile_unet)
     costs: list[StepCost] = []
     failed: str | None = None
-    start = time.monotonic()
+    logs, start = options.out / "logs", time.monotonic()
     try:
-        with gpu or nullcontext():
-            for cost in run_steps(steps, options.out / "logs", gpu=gpu, keep=options.keep):
+        with gpu or nullcontext(), _fork_server(options, gpu, compile_unet) as fork_server:
+            for cost in run_steps(steps, logs, gpu=gpu, keep=options.keep, fork_server=fork_server):
                 costs.append(cost)
     except StepFailed as error:
         failed = error.step
         raise
     finally:
+        elapsed_s = time.monotonic() - start
         line = {
             "size": options.size,
             "device": "cpu" if gpu is None else gpu.name,
             "compile": compile_unet,
             "failed": failed,
             "finished": len(costs) == len(steps),
-            "minutes": round((time.monotonic() - start) / 60, 2),
+            "minutes": round(elapsed_s / 60, 2),
             "steps": [asdict(cost) for cost in costs],
         }
-        print(f"\n{table(costs)}\n\n{json.dumps(line)}", flush=True)
+        print(f"\n{table(costs, elapsed_s)}\n\n{json.dumps(line)}", flush=True)
         (options.out / MARKER).write_text(json.dumps(line, indent=2) + "\n")
 
 
@@ -95,7 +108,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="how both training stages compile the UNet. blocks: starts sooner than whole. auto: as in training "
         "(default: blocks; none with --size toy)",
     )
+    parser.add_argument(
+        "--separate-processes",
+        action="store_true",
+        help="start each step as a new Python process, which imports all modules again (default: steps are forks of a "
+        "process that has imported them)",
+    )
     return parser.parse_args(arguments)
+
+
+def _fork_server(
+    options: argparse.Namespace, gpu: GpuMemory | None, compile_unet: str
+) -> AbstractContextManager[ForkServer | None]:
+    if options.separate_processes:
+        return nullcontext()
+    modules = [*IMPORTS, *(COMPILER_IMPORTS if compile_unet != "none" else ())]
+    return ForkServer(modules, options.out / "logs" / "imports.log", environment_of(gpu))
 
 
 def _check_device(size: SizeName, device: str, gpu: GpuMemory | None) -> None:

@@ -35,18 +35,25 @@ class Step:
     """File that exists after the step."""
     obsolete: tuple[Path, ...] = ()
     """Files and folders that no later step reads."""
+    uses_gpu: bool = True
+    """Whether the step may use the GPU, whose memory can be measured for one step at a time only."""
+    beside_previous: bool = False
+    """Whether the step runs at the same time as the step before, whose files it does not read."""
 
 
-# The micro-batches are those of one of eight GPUs: 768 objects per step are 24 per GPU, accumulated four times, in
-# stage 1, and 128 are 16 per GPU in stage 2. Twenty objects are the smallest set with validation objects. With seed 0,
-# the first four steps of stage 1 use the single-view and the multi-view branch.
+# The micro-batches are close to those of one of eight GPUs: 768 objects per step are 24 per GPU, accumulated four
+# times, in stage 1, and 128 are 16 per GPU in stage 2. Stage 1 has 20 objects with 4 views instead of 24, which are as
+# many images as 16 objects with 4 views and the reference in stage 2. Stage 2 then finds the compiled residual blocks
+# of stage 1 in the cache. Transformer blocks depend on the number of frames per object, and single-view steps have 20
+# and 32 images, so these are compiled in both stages. Twenty objects are also the smallest set with validation objects.
+# With seed 0, the first four steps of both stages use the single-view and the multi-view branch.
 PAPER: Final = Size(
     objects=20,
     image_size=256,
     disk_gb=36,
     compile_unet="blocks",
     convert=(),
-    stage1=("--steps", "4", "--batch-size", "96", "--grad-accum-steps", "4"),
+    stage1=("--steps", "4", "--batch-size", "80", "--grad-accum-steps", "4"),
     stage2=("--steps", "4", "--batch-size", "16", "--grad-accum-steps", "1"),
     sample=(),
     distill=("--preset", "paper", "--steps", "20"),
@@ -83,7 +90,13 @@ def plan(name: SizeName, out: Path, *, device: str, compile_unet: str) -> list[S
     last = ("--checkpoint-every", size.stage1[1])  # so that stage 1 writes a checkpoint after its last step
     return [
         Step("checkpoint", (*inputs, "checkpoint", str(checkpoint), "--size", name, *on), checkpoint),
-        Step("objects", (*inputs, "objects", str(shards), "--size", name), shards / "index.json"),
+        Step(
+            "objects",
+            (*inputs, "objects", str(shards), "--size", name),
+            shards / "index.json",
+            uses_gpu=False,
+            beside_previous=True,
+        ),
         Step(
             "convert",
             ("train.convert", str(checkpoint), str(mvdream), "--cameras", "relative", *size.convert),

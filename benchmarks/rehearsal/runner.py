@@ -1,23 +1,21 @@
 """Run the steps of a rehearsal as processes, and measure the time and the memory of each step."""
 
-import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.rehearsal.memory import GpuMemory, tree_rss_bytes
+from benchmarks.rehearsal.fork_server import ForkServer
+from benchmarks.rehearsal.memory import GpuMemory
 from benchmarks.rehearsal.plan import Step
+from benchmarks.rehearsal.step_process import RunningStep, start_python, stop
 from dataset.errors import UserError
-from dataset.io.paths import ROOT
 
-POLL_S: Final = 0.2
+POLL_S: Final = 0.1
 LAST_LINES: Final = 15
 
 
@@ -31,7 +29,11 @@ class StepFailed(UserError):
 
 @dataclass(frozen=True)
 class StepCost:
-    """Time and peak memory of a step. The memory is None where it cannot be measured, or without a GPU."""
+    """Time and peak memory of a step. The memory is None where it cannot be measured, or if the step uses no GPU.
+
+    The host memory is the resident memory of the step's processes. A forked step shares a part of it with the fork
+    server, and has loaded the modules of all steps.
+    """
 
     name: str
     seconds: float
@@ -40,74 +42,83 @@ class StepCost:
 
 
 def run_steps(
-    steps: Sequence[Step], logs: Path, *, gpu: GpuMemory | None = None, keep: bool = False
+    steps: Sequence[Step],
+    logs: Path,
+    *,
+    gpu: GpuMemory | None = None,
+    keep: bool = False,
+    fork_server: ForkServer | None = None,
 ) -> Iterator[StepCost]:
-    """Run all steps, one after the other, print each step and its cost, and yield the costs.
+    """Run all steps, print each step and its cost, and yield the costs.
+
+    A step waits for the end of the steps before, unless it is marked to run beside them. If one of several running
+    steps fails, the others are stopped.
 
     Args:
-        steps: The steps, in order.
+        steps: The steps, in order. Of steps that run at the same time, only one may use the GPU.
         logs: Folder of the log files, which is created.
         gpu: The GPU to measure and the only one that the steps see; None: the steps do not use a GPU.
         keep: Keep the files that no later step reads.
+        fork_server: Server that forks for each step but the first and those beside it, which run while the server
+            imports. None, or if the server has ended: each step is a new Python process.
 
     Raises:
-        StepFailed: A step ended with an error, or did not write its output.
+        StepFailed: A step ended with an error, or did not write its output. The message contains the name of the
+            log file and the last lines of the log.
+        KeyboardInterrupt: A signal stopped the rehearsal. The steps were stopped, too.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    for number, step in enumerate(steps, 1):
-        print(f"[{number}/{len(steps)}] {step.name}: python -m {shlex.join(step.arguments)}", flush=True)
-        cost = run_step(step, logs / f"{number}-{step.name}.log", gpu=gpu)
-        on_gpu = "" if cost.peak_gpu_gib is None else f", {gib(cost.peak_gpu_gib)} on the GPU"
-        print(f"      {cost.seconds:.1f} s, {gib(cost.peak_rss_gib)} of host memory{on_gpu}", flush=True)
-        yield cost
-        for path in () if keep else step.obsolete:
+    for group in _groups(steps):
+        forks = fork_server is not None and steps[0] not in group and fork_server.is_ready()
+        start = fork_server.start if fork_server is not None and forks else start_python
+        running: list[RunningStep] = []
+        try:
+            for step in group:
+                number = steps.index(step) + 1
+                print(f"[{number}/{len(steps)}] {step.name}: python -m {shlex.join(step.arguments)}", flush=True)
+                log = logs / f"{number}-{step.name}.log"
+                running.append(RunningStep(step, log, start, gpu if step.uses_gpu else None))
+            yield from _costs(running)
+        finally:
+            stop(running)
+        for path in [] if keep else [path for step in group for path in step.obsolete]:
             remove(path)
 
 
-def run_step(step: Step, log: Path, *, gpu: GpuMemory | None = None) -> StepCost:
-    """Run one step, with its output in a log file. For the arguments, see `run_steps`.
-
-    Raises:
-        StepFailed: The step ended with an error, or did not write its output. The message contains the name of the
-            log file and the last lines of the log.
-        KeyboardInterrupt: A signal stopped the rehearsal. The step was stopped, too.
-    """
-    command = [sys.executable, "-m", *step.arguments]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **_only_gpu(gpu)}
-    if gpu is not None:
-        gpu.take_peak_bytes()
-    start, peak = time.monotonic(), 0
-    with (
-        log.open("w") as file,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as child,
-    ):
-        try:
-            while not _has_ended(child):
-                peak = max(peak, tree_rss_bytes(child.pid) or 0)
-        except BaseException:
-            child.terminate()
-            raise
-    seconds = time.monotonic() - start
-    if child.returncode or not step.makes.exists():
-        raise StepFailed(step.name, _failure(step, child.returncode, log, seconds))
-    return StepCost(
-        step.name, round(seconds, 1), _in_gib(peak or None), None if gpu is None else _in_gib(gpu.take_peak_bytes())
-    )
+def _groups(steps: Sequence[Step]) -> list[list[Step]]:
+    """Return the steps, in order, as lists of steps that run at the same time."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        if step.beside_previous and groups:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
 
 
-def _has_ended(child: subprocess.Popen[bytes]) -> bool:
-    """Wait for a short time, and return whether the process has ended."""
-    try:
-        child.wait(POLL_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+def _costs(running: list[RunningStep]) -> Iterator[StepCost]:
+    """Wait for steps, remove those that have ended from the list, and print and yield their costs."""
+    while running:
+        time.sleep(POLL_S)
+        for current in list(running):
+            status = current.poll()
+            if status is None:
+                continue
+            running.remove(current)
+            cost = _cost(current, status)
+            on_gpu = "" if cost.peak_gpu_gib is None else f", {gib(cost.peak_gpu_gib)} on the GPU"
+            memory = f"{gib(cost.peak_rss_gib)} of host memory{on_gpu}"
+            print(f"      {cost.name}: {cost.seconds:.1f} s, {memory}", flush=True)
+            yield cost
 
 
-def _only_gpu(gpu: GpuMemory | None) -> Mapping[str, str]:
-    """Return environment variables with which a process sees only one GPU, or none."""
-    order = {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts
-    return {"CUDA_VISIBLE_DEVICES": ""} if gpu is None else {**order, "CUDA_VISIBLE_DEVICES": gpu.identifier}
+def _cost(ended: RunningStep, status: int) -> StepCost:
+    """Return the cost of a step that has ended with an exit status. Raises StepFailed when the step failed."""
+    step = ended.step
+    if status or not step.makes.exists():
+        raise StepFailed(step.name, _failure(step, status, ended.log.path, ended.seconds))
+    peak_rss, peak_gpu = ended.peak_rss_bytes or None, ended.take_peak_gpu_bytes()
+    return StepCost(step.name, round(ended.seconds, 1), _in_gib(peak_rss), _in_gib(peak_gpu))
 
 
 def _failure(step: Step, status: int, log: Path, seconds: float) -> str:
@@ -126,11 +137,13 @@ def _failure(step: Step, status: int, log: Path, seconds: float) -> str:
     )
 
 
-def table(costs: Sequence[StepCost]) -> str:
-    """Return a table of the seconds and the peak memory of each step, and of all steps together."""
-    total = StepCost(
-        "total", sum(cost.seconds for cost in costs), _most(costs, "peak_rss_gib"), _most(costs, "peak_gpu_gib")
-    )
+def table(costs: Sequence[StepCost], elapsed_s: float) -> str:
+    """Return a table of the seconds and the peak memory of each step.
+
+    The last row contains the seconds of the whole rehearsal, `elapsed_s`, and the largest memory of a step. The sum of
+    the steps' seconds can be larger than `elapsed_s`, because steps may run at the same time.
+    """
+    total = StepCost("total", elapsed_s, _most(costs, "peak_rss_gib"), _most(costs, "peak_gpu_gib"))
     rows = [f"{'step':<12}{'seconds':>9}{'host memory':>14}{'GPU memory':>13}"]
     for cost in (*costs, total):
         rows.append(f"{cost.name:<12}{cost.seconds:>9.1f}{gib(cost.peak_rss_gib):>14}{gib(cost.peak_gpu_gib):>13}")

@@ -123,7 +123,7 @@ def encode_speeds(setup: Setup) -> Iterator[dict[str, Any]]:
     side = 32 if setup.toy else 256
     networks: dict[str, tuple[Any, int]] = {"vae": (build_vae(setup).encoder, side), "vit": (build_vit(setup), 224)}
     for name, (network, size) in networks.items():
-        flops = _flops(network, torch.zeros(1, 3, size, size, device=setup.device))
+        flops = count_flops(network, torch.zeros(1, 3, size, size, device=setup.device))
         for precision in ("autocast", "weights"):
             if precision == "weights":
                 network.to(setup.dtype)
@@ -151,10 +151,20 @@ def _compiled(network: nn.Module) -> Callable[..., Any]:
     return compiled
 
 
-def _flops(network: nn.Module, images: Tensor) -> float:
-    """Count the operations of encoding one image [1, 3, h, w]."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(images)
+def count_flops(network: Callable[[Tensor], Any], images: Tensor) -> float:
+    """Count the operations of one image's encoding. The counter does not see torch's fused attention for inference.
+
+    Args:
+        network: Network without autocast.
+        images: One image [1, 3, h, w] on the device of the network.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            network(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return float(counter.get_total_flops())
 
 

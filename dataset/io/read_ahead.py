@@ -1,8 +1,10 @@
 """Take items from an iterable before they are needed, so that work on them starts early, with bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event, Semaphore
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ def draw_ahead(items: Iterable[T], ahead: int) -> Iterator[T]:
     yield from waiting
 
 
-def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R]:
     """Yield `function(item)` for each item, in order. `pool` computes the results.
 
     While the caller waits for the result of one item, the calls for at most `ahead` later items are submitted. If
@@ -43,3 +45,35 @@ def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], ah
     finally:
         for future in started:
             future.cancel()
+
+
+def in_thread(items: Iterable[T], ahead: int) -> Generator[T]:
+    """Yield the items in order. A thread takes them from the iterable, up to `ahead` (at least 1) in advance.
+
+    Use this for an iterable whose work can be done while the caller uses earlier items. If the iterable raises an
+    exception, the iterator raises it after the items before it. Closing the iterator waits for the item that the thread
+    is taking, and ends the thread.
+    """
+    ready: SimpleQueue[tuple[T] | None] = SimpleQueue()
+    slots, closed = Semaphore(ahead - 1), Event()
+
+    def take() -> None:
+        try:
+            for item in items:
+                ready.put((item,))
+                slots.acquire()
+                if closed.is_set():
+                    return
+        finally:
+            ready.put(None)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        taking = pool.submit(take)
+        try:
+            while (entry := ready.get()) is not None:
+                slots.release()
+                yield entry[0]
+            taking.result()
+        finally:
+            closed.set()
+            slots.release()

@@ -33,7 +33,6 @@ from distill.nerf.rays import (
 )
 from distill.nerf.settings import MarchSettings
 from distill.nerf.shading import Shade, albedo_only, facing_away
-from train.device import to_device
 
 # Steps marched at once per sample of the budget: testing a step takes tens of bytes, not thousands, and the kernel
 # stores only steps in occupied cells.
@@ -75,16 +74,62 @@ def render_views(
         settings: Settings of ray marching.
         occupancy: The occupancy grid of the scene. None: all cells are occupied.
         shade: Function that computes the color of samples from their albedo and normal.
-        generator: CPU generator that draws a random shift of the steps of each ray, for training. None: render without
-            randomness.
+        generator: CPU generator that draws a random shift of the steps of each ray, for training. A GPU draws other
+            numbers, with the seed of this generator. None: render without randomness.
         device: Device of the scene.
     """
+    marched = march_views(
+        scene, c2w, fov_deg, resolution, settings=settings, occupancy=occupancy, generator=generator, device=device
+    )
+    return render_marched(scene, marched, resolution, settings=settings, shade=shade)
+
+
+class MarchedRays(NamedTuple):
+    """The rays of several images, and their samples that are not empty, transparent or occluded."""
+
+    rays: Rays
+    samples: PackedSamples
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the rays and samples."""
+        return (*self.rays, *self.samples)
+
+
+def march_views(
+    scene: Scene,
+    c2w: ArrayLike,
+    fov_deg: ArrayLike,
+    resolution: int,
+    *,
+    settings: MarchSettings,
+    occupancy: Occupancy | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> MarchedRays:
+    """March the rays of several cameras, the first half of `render_views`, whose arguments these are."""
     rays = camera_rays(c2w, fov_deg, resolution, device)
-    if generator is None:
-        shift = torch.full_like(rays.direction[:, 0], 0.5)
-    else:
-        shift = to_device(torch.rand(len(rays.frame), generator=generator), torch.device(device))
-    pixels = render_rays(scene, rays, shift, settings=settings, occupancy=occupancy, shade=shade)
+    shift = _random_shifts(rays, generator) if generator else torch.full_like(rays.direction[:, 0], 0.5)
+    return MarchedRays(rays, _visible_samples(scene, rays, shift, settings, occupancy))
+
+
+def _random_shifts(rays: Rays, generator: torch.Generator) -> Tensor:
+    """Draw a shift in [0, 1) for each of n rays, [n].
+
+    A GPU draws the numbers itself, with the seed of the CPU generator: a quarter of a million numbers take 4 ms on a
+    CPU, with the copy.
+    """
+    device = rays.direction.device
+    if device.type == "cuda":
+        generator = torch.Generator(device).manual_seed(generator.initial_seed())
+    return torch.rand(len(rays.frame), generator=generator, device=generator.device).to(device)
+
+
+def render_marched(
+    scene: Scene, marched: MarchedRays, resolution: int, *, settings: MarchSettings, shade: Shade
+) -> RenderOutput:
+    """Render rays that have been marched, the second half of `render_views`, whose arguments these are."""
+    pixels = _render_samples(scene, *marched, settings=settings, shade=shade)
     rgb, alpha, depth, normal, away = torch.split(pixels.view(-1, resolution, resolution, 9), [3, 1, 1, 3, 1], -1)
     depth = depth / alpha.clamp(min=1e-8)
     return RenderOutput(rgb + 1 - alpha, alpha[..., 0], depth[..., 0], normal, away[..., 0])
@@ -142,9 +187,16 @@ def render_rays(
         Values [n, 9] of each ray: color on black (3), alpha (1), mean distance times alpha (1), normal times alpha (3)
         and the sum of the terms of the orientation loss (Eq. 8) along the ray (1).
     """
-    step = settings.step_length(scene.radius)
     samples = _visible_samples(scene, rays, shift, settings, occupancy)
-    chunks = ray_chunks(samples, settings.samples_at_once(shift.device))
+    return _render_samples(scene, rays, samples, settings=settings, shade=shade)
+
+
+def _render_samples(
+    scene: Scene, rays: Rays, samples: PackedSamples, *, settings: MarchSettings, shade: Shade
+) -> Tensor:
+    """Compute `render_rays` from the samples of the rays."""
+    step = settings.step_length(scene.radius)
+    chunks = ray_chunks(samples, settings.samples_at_once(samples.t.device))
     if len(chunks) == 1:
         return _composite(scene, rays, samples, step=step, shade=shade)
     rendered: list[Tensor] = []

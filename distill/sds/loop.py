@@ -18,14 +18,15 @@ from dataset.io.interrupts import stop_after_step
 from dataset.io.progress import ProgressBar
 from distill.nerf.field import Field
 from distill.nerf.occupancy import Occupancy
-from distill.nerf.render import render_views
+from distill.nerf.render import render_marched
 from distill.nerf.shading import PointLight, lit, orientation_loss
 from distill.sds.checkpoint import CHECKPOINT, Distillation, new_distillation, resume, save_checkpoint
 from distill.sds.deferred_losses import READ_EVERY, DeferredLosses, DistillStepResult, check_finite
 from distill.sds.guidance import Guidance, sds_loss
 from distill.sds.loss_log import LOSSES, open_loss_log
+from distill.sds.march_ahead import MarchAhead, MarchedStep, march_step
 from distill.sds.reference_loss import reference_loss
-from distill.sds.schedule import DistillSettings, RandomPurpose, StepPlan, plan_step, torch_stream, views_until
+from distill.sds.schedule import DistillSettings, RandomPurpose, torch_stream, views_until
 from train.device import to_device
 from train.layers.compile import update
 
@@ -71,13 +72,14 @@ def distill(
     state = new_distillation(settings, device)
     deferred = DeferredLosses(READ_EVERY if skips_updates_on_device(state.optimizer) else 1)
     first = resume(state, folder / CHECKPOINT, request)
+    ahead = MarchAhead(state, settings, len(guidance.alphas_cumprod))
     with (
         stop_after_step() as interrupted,
         open_loss_log(folder / LOSSES, first, partial(views_until, settings)) as loss_log,
         ProgressBar(total=settings.steps, initial=first, desc=title, unit="step", disable=watch is not None) as bar,
     ):
         for step in range(first, settings.steps):
-            deferred.add(step, train_step(state, settings, guidance, step))
+            deferred.add(step, train_step(state, settings, guidance, step, ahead))
             done, stop = step + 1, interrupted.is_set() or (watch is not None and watch(step + 1))
             saving = stop or done == settings.steps or done % settings.checkpoint_every == 0
             for read_step, losses in deferred.read(now=saving):
@@ -97,7 +99,9 @@ def distill(
     return state
 
 
-def train_step(state: Distillation, settings: DistillSettings, guidance: Guidance, step: int) -> DistillStepResult:
+def train_step(
+    state: Distillation, settings: DistillSettings, guidance: Guidance, step: int, ahead: MarchAhead | None = None
+) -> DistillStepResult:
     """Do one step of the optimization, in place.
 
     If the loss or its gradient is not finite, the field and the optimizer stay unchanged. On a GPU the device itself
@@ -108,6 +112,8 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
         settings: Settings of the distillation.
         guidance: Image encoder, denoiser and noise schedule of the SDS loss.
         step: Index of the step, counted from 0.
+        ahead: Object that marches the rays of the next step while a GPU computes this one. None: rays are marched at
+            the beginning of their step.
 
     Returns:
         The losses and the gradient norm of the step, on the device.
@@ -115,14 +121,17 @@ def train_step(state: Distillation, settings: DistillSettings, guidance: Guidanc
     Raises:
         UserError: the loss or its gradient is not finite (on a CPU).
     """
-    plan = plan_step(settings, step, len(guidance.alphas_cumprod))
     state.occupancy.update(step, state.field.density, settings.seed)
-    losses = _losses(state, settings, guidance, plan, step)
-    total = settings.sds_weight * losses["sds"] + plan.orientation_weight * losses["orient"]
+    num_timesteps = len(guidance.alphas_cumprod)
+    marched = ahead.take(step) if ahead else march_step(state, settings, step, num_timesteps)
+    losses = _losses(state, settings, guidance, marched, step)
+    total = settings.sds_weight * losses["sds"] + marched.plan.orientation_weight * losses["orient"]
     if "reference" in losses:
         total = total + settings.reference_weight * losses["reference"]
     state.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
+    if ahead is not None:
+        ahead.start(step + 1)
     gradients = [parameter.grad for parameter in state.field.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if skips_updates_on_device(state.optimizer):
@@ -139,22 +148,13 @@ def skips_updates_on_device(optimizer: torch.optim.AdamW) -> bool:
 
 
 def _losses(
-    state: Distillation, settings: DistillSettings, guidance: Guidance, plan: StepPlan, step: int
+    state: Distillation, settings: DistillSettings, guidance: Guidance, marched: MarchedStep, step: int
 ) -> dict[str, Tensor]:
     """Return the unweighted losses: SDS (Eq. 7), orientation (Eq. 8), and the reference loss if its weight is not 0."""
-    device = state.field.grid.table.device
+    plan, device = marched.plan, state.field.grid.table.device
     light = PointLight(to_device(torch.from_numpy(plan.light_position).float(), device), plan.ambient)
-    rendered = render_views(
-        state.field,
-        plan.views.c2w,
-        plan.views.fov_deg,
-        plan.resolution,
-        settings=settings.march,
-        occupancy=state.occupancy,
-        shade=lit(plan.shading, light),
-        generator=torch_stream(settings.seed, step, RandomPurpose.JITTER),
-        device=device,
-    )
+    shade = lit(plan.shading, light)
+    rendered = render_marched(state.field, marched.marched, plan.resolution, settings=settings.march, shade=shade)
     sds = sds_loss(
         guidance.encode(rendered.rgb.permute(0, 3, 1, 2)),
         plan.views,

@@ -122,7 +122,7 @@ class DistillSettings:
     """The released configuration has 512 samples per ray. At 256 pixels, half as many give the same quality."""
     texture: TextureSettings | None = None
     """Settings of the texture phase; None, as in the paper, omits it."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 1000
     preview_every: int = 500
 
     def __post_init__(self) -> None:
@@ -285,9 +285,10 @@ def orientation_weight(settings: DistillSettings, step: int) -> float:
     """Return the weight of the orientation loss (Eq. 10) in the step with index `step`, counted from 0.
 
     The weight grows linearly from 0 to `settings.orientation_weight` over the coarse part of the run, then stays
-    constant. In the paper it grows to 1,000 over the first 5,000 of 10,000 steps.
+    constant. In the paper it grows to 1,000 over the first 5,000 of 10,000 steps. Without a coarse part it is constant.
     """
-    return settings.orientation_weight * min(1.0, step / (settings.coarse_fraction * settings.steps))
+    coarse_steps = settings.coarse_fraction * settings.steps
+    return settings.orientation_weight * (min(1.0, step / coarse_steps) if coarse_steps else 1.0)
 
 
 def draw_views(settings: DistillSettings, step: int, count: int) -> CameraViews:

@@ -9,6 +9,7 @@ from typing import Final
 logger = logging.getLogger(__name__)
 MEMORY_SHARE: Final = 0.8  # of the machine, divided among the workers, is the default limit of an object
 SMALLEST_LIMIT_MB: Final = 2048.0
+_NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")  # one folder per GPU
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,12 @@ class MachineSize:
 
 
 def machine_size() -> MachineSize:
-    """Return the resources of this machine that this process may use."""
+    """Return the resources of this machine that this process may use. CUDA_VISIBLE_DEVICES can exclude GPUs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    gpus = len(list(_NVIDIA_GPUS.glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = min(gpus, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
     return MachineSize(cores, gpus, int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), cores)
 
 

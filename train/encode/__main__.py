@@ -24,7 +24,7 @@ from dataset.io.options import HiddenDefault
 from dataset.reading.shard_set import ShardSet
 from train.convert.resolve import model_folder
 from train.device import pick_device
-from train.encode.encode_set import default_batch_size, encode, plan_format, set_bytes
+from train.encode.encode_set import default_batch_size, default_num_workers, encode, plan_format, set_bytes
 from train.encode.encoder import CompileEncoder, load_encoder, speed_up
 
 RENAMED: Final = {"--readers": "--num-workers"}  # old name -> new name; the old ones will be removed
@@ -57,10 +57,10 @@ class EncodeArgs:
     command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows. Give a number to
     get the same bytes on another machine."""
     compile: CompileEncoder = "auto"
-    """Whether to compile the VAE on a GPU. auto: for 512 objects or more. Compiled code rounds differently; an
-    interrupted set should be completed with the same choice."""
-    num_workers: int = 4
-    """Number of threads that read and decode images."""
+    """Whether to compile VAE and image encoder on a GPU. auto: for 512 objects or more. Compiled code rounds
+    differently; an interrupted set should be completed with the same choice."""
+    num_workers: HiddenDefault[int | None] = None
+    """Number of threads that read and decode images, in each process. Default: one per CPU core, at most 8."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ... Uses bfloat16 autocast on a GPU, float32 on a CPU."""
     workers: HiddenDefault[int | None] = None
@@ -83,7 +83,8 @@ def run(args: EncodeArgs) -> None:
     form = plan_format(encoder, shards, logvar=args.logvar, embedded=args.embedded)
     batch_size = args.batch_size
     if batch_size is None:
-        batch_size = default_batch_size(device, encoder.spec.image_size)
+        batch_size = default_batch_size(device, encoder.spec.image_size, shards.index.objects_per_shard)
+    num_workers = default_num_workers(workers) if args.num_workers is None else args.num_workers
     if args.dry_run:
         print(json.dumps({**format_json(form), "views_bytes": set_bytes(form, len(shards))}, indent=2))
         return
@@ -93,17 +94,17 @@ def run(args: EncodeArgs) -> None:
         from train.encode.ray_workers import EncodeJob, encode_on_workers
 
         source, target = (url if "://" in url else str(Path(url).resolve()) for url in (args.shards, args.out))
-        job = EncodeJob(source, target, model.resolve(), form, batch_size, args.num_workers, views, args.compile)
+        job = EncodeJob(source, target, model.resolve(), form, batch_size, num_workers, views, args.compile)
         on_workers = partial(encode_on_workers, job, workers=workers, gpus=device.type == "cuda")
     else:
-        encoder = speed_up(encoder, batch_size, views, args.compile)
+        encoder = speed_up(encoder, batch_size, views, args.compile, form.embedded)
     index = encode(
         shards,
         args.out,
         encoder,
         form,
         batch_size=batch_size,
-        num_workers=args.num_workers,
+        num_workers=num_workers,
         encode_shards=on_workers,
     )
     print(

@@ -1,14 +1,15 @@
 """Encode the views of a shard set into a latent set, shard by shard, and complete an interrupted latent set."""
 
 import logging
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from contextlib import closing
+from itertools import islice
 from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dataset.errors import UserError
 from dataset.format.latents import (
@@ -22,17 +23,16 @@ from dataset.format.latents import (
     latent_names,
     table_file,
 )
-from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, meta_name, parse_meta
+from dataset.format.schema import ALL_VIEWS, VIEW_SETS, VIEWS_PER_SET, Meta, meta_name
 from dataset.format.shards import INDEX_NAME, Index, read_index, remove_temporaries, write_index, write_shard
 from dataset.io.files import exists, url_to_fs, write_bytes_atomic
 from dataset.io.lock import owned_out
 from dataset.io.option_checks import check_number
 from dataset.io.progress import ProgressBar
-from dataset.io.read_ahead import draw_ahead, map_ahead
 from dataset.reading.shard_set import ShardSet
-from train.data.images import to_tensor
 from train.encode.encoder import Encoder
 from train.encode.output import claim, copy_tables, is_finished
+from train.encode.pipeline import EncodedObject, EncodeTimes, encoded_objects
 from train.model.fingerprint import model_settings
 
 logger = logging.getLogger(__name__)
@@ -41,25 +41,41 @@ EncodeShards = Callable[[Sequence[int]], Iterable[int]]
 """A function that encodes the shards of the given numbers and yields the number of each finished shard."""
 
 MAX_BATCH: Final = 1024  # views
-_AHEAD: Final = 2  # objects read ahead in addition to one per thread and the next batch; 25 MB each at 256 pixels
 _MEMORY_SHARE: Final = 0.4  # of a GPU's free memory, for the activations of one batch
 _BYTES_PER_PIXEL: Final = 4096  # of these activations: 16 tensors of 128 channels in bfloat16 at full resolution
+_MOST_WORKERS: Final = 8  # threads; each decodes a few hundred views of 256 pixels per second
 _LARGEST_DEFAULT: Final = 256  # views; larger batches are not faster
 
 
-def default_batch_size(device: torch.device, image_size: int) -> int:
+def default_batch_size(device: torch.device, image_size: int, objects_per_shard: int) -> int:
     """Return the number of views to encode at once: whole objects of 32 views, more of them on a GPU with more memory.
+
+    On a GPU, the last batch of a shard should not be smaller than the others, because compiled code then is not used.
+    So of the numbers of objects between half of the possible number and this number, the one that leaves the smallest
+    rest of a shard is chosen.
 
     Args:
         device: Device of the encoder.
         image_size: Height and width of the views in pixels.
+        objects_per_shard: Number of objects in a full shard.
     """
     views = len(ALL_VIEWS)
     if device.type != "cuda":
         return views
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(free * _MEMORY_SHARE / (image_size**2 * _BYTES_PER_PIXEL))
-    return max(views, min(_LARGEST_DEFAULT, fitting // views * views))
+    most = max(1, min(_LARGEST_DEFAULT, fitting) // views)
+    most = min(most, objects_per_shard)
+    return views * min(range(most, most // 2, -1), key=lambda objects: objects_per_shard % objects)
+
+
+def default_num_workers(processes: int = 1) -> int:
+    """Return the number of threads that read and decode images: one per CPU core, at most 8.
+
+    Args:
+        processes: Number of processes on this machine that encode.
+    """
+    return max(2, min(_MOST_WORKERS, (os.cpu_count() or 1) // processes))
 
 
 def plan_format(encoder: Encoder, shards: ShardSet, *, logvar: bool, embedded: Embedded) -> LatentFormat:
@@ -105,6 +121,7 @@ def encode(
     batch_size: int = 32,
     num_workers: int = 4,
     encode_shards: EncodeShards | None = None,
+    times: EncodeTimes | None = None,
 ) -> Index:
     """Encode all images of a shard set into a latent set, or complete an interrupted latent set.
 
@@ -116,6 +133,7 @@ def encode(
         batch_size: Number of views encoded at once, 1 to MAX_BATCH, of several objects if it is 64 or more.
         num_workers: Number of threads that read and decode images, at least 1.
         encode_shards: Function that encodes the missing shards in other processes. None: this process encodes them.
+        times: Object to which the times of the encoding in this process are added.
 
     Returns:
         The index of the finished latent set.
@@ -132,10 +150,12 @@ def encode(
         remove_temporaries(fs, root)
         copy_tables(shards, fs, root)
         here = ShardEncoder(shards, out, encoder, form, batch_size=batch_size, num_workers=num_workers)
-        return _encode_missing(shards, out, here, encode_shards)
+        return _encode_missing(shards, out, here, encode_shards, times or EncodeTimes())
 
 
-def _encode_missing(shards: ShardSet, out: str, here: "ShardEncoder", encode_shards: EncodeShards | None) -> Index:
+def _encode_missing(
+    shards: ShardSet, out: str, here: "ShardEncoder", encode_shards: EncodeShards | None, times: EncodeTimes
+) -> Index:
     """Encode the shards that are not finished, then write the index of the latent set and return it."""
     fs, root = url_to_fs(out)
     names = [shard.name for shard in shards.index.shards]
@@ -149,8 +169,9 @@ def _encode_missing(shards: ShardSet, out: str, here: "ShardEncoder", encode_sha
         total=len(shards) * len(ALL_VIEWS), initial=done * len(ALL_VIEWS), unit="view", desc="encode"
     ) as bar:
         if encode_shards is None:
-            for number in missing:
-                here.encode(number, bar.update)
+            here.encode(missing, bar.update, times)
+            share = 100 * times.images_share
+            logger.info("%.0f views/s, waited for images %.0f %% of the time", times.views_per_s, share)
         elif missing:
             for number in encode_shards(missing):
                 bar.update(shards.samples_per_shard[number] * len(ALL_VIEWS))
@@ -159,7 +180,7 @@ def _encode_missing(shards: ShardSet, out: str, here: "ShardEncoder", encode_sha
 
 
 class ShardEncoder:
-    """Encodes single shards of a set of images into a latent set. The arguments are those of `encode`."""
+    """Encodes shards of a set of images into a latent set. The arguments are those of `encode`."""
 
     def __init__(
         self, shards: ShardSet, out: str, encoder: Encoder, form: LatentFormat, *, batch_size: int, num_workers: int
@@ -167,104 +188,72 @@ class ShardEncoder:
         self._shards, self._out, self._encoder, self._form = shards, out, encoder, form
         self._batch_size, self._num_workers = batch_size, num_workers
 
-    def encode(self, number: int, report: Callable[[int], object] = lambda views: None) -> None:
-        """Encode one shard and write its files.
+    def encode(
+        self,
+        numbers: Sequence[int],
+        report: Callable[[int], object] = lambda views: None,
+        times: EncodeTimes | None = None,
+    ) -> None:
+        """Encode some shards and write their files. The next shard is encoded while a shard is written.
 
         Args:
-            number: Number of the shard in the set of images.
+            numbers: Numbers of the shards in the set of images.
             report: Function that is called after each object with the number of its views.
+            times: Object to which the measured times are added.
 
         Raises:
-            UserError: A member of the shard is damaged, or a view cannot be encoded.
+            UserError: A member of a shard is damaged, or a view cannot be encoded. The shards before it are finished.
         """
-        shards, form, name = self._shards, self._form, self._shards.index.shards[number].name
+        times, start = times or EncodeTimes(), time.perf_counter()
+        objects = encoded_objects(
+            self._shards,
+            numbers,
+            self._encoder,
+            self._form,
+            batch_size=self._batch_size,
+            num_workers=self._num_workers,
+            times=times,
+        )
+        with closing(objects):
+            for number in numbers:
+                self._write(number, islice(objects, self._shards.samples_per_shard[number]), report)
+        times.seconds += time.perf_counter() - start
+
+    def _write(self, number: int, objects: Iterator[EncodedObject], report: Callable[[int], object]) -> None:
+        name = self._shards.index.shards[number].name
         fs, root = url_to_fs(self._out)
         if exists(fs, f"{root}/{table_file(name)}"):  # left over from a damaged shard
             fs.rm_file(f"{root}/{table_file(name)}")
-        metas = _read_metas(shards, number)
-        with ThreadPoolExecutor(self._num_workers, thread_name_prefix="encode") as pool:
-            together = max(1, self._batch_size // len(ALL_VIEWS))
-            images = _read_ahead(shards, number, pool, self._num_workers + together + _AHEAD)
-            batches = iter(lambda: list(islice(images, together)), [])
-            # The device encodes the next objects while these are written.
-            encoded = draw_ahead((encode_objects(self._encoder, form, views, self._batch_size) for views in batches), 1)
-            stats = write_shard(fs, root, name, _samples(form, metas, chain.from_iterable(encoded), report), _names)
-        write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, [meta for meta, _ in metas]))
+        metas: list[Meta] = []
+
+        def samples() -> Iterator[tuple[str, Mapping[str, bytes]]]:
+            for encoded in objects:
+                members = _members(self._form, encoded)
+                metas.append(encoded.meta)
+                report(len(ALL_VIEWS))
+                yield encoded.meta.uid, members
+
+        stats = write_shard(fs, root, name, samples(), _names)
+        write_bytes_atomic(fs, f"{root}/{table_file(name)}", dump_table(stats, metas))
 
 
 def _names(uid: str, _: Mapping[str, bytes]) -> list[str]:
     return latent_names(uid)
 
 
-def _read_metas(shards: ShardSet, shard: int) -> list[tuple[Meta, bytes]]:
-    metas = []
-    for sample in range(shards.samples_per_shard[shard]):
-        name = meta_name(shards.uid(shard, sample))
-        data = shards.read(shard, sample, [name])[name]
-        metas.append((parse_meta(data, f"{shards.url}/{name}"), data))
-    return metas
-
-
-def _read_ahead(shards: ShardSet, shard: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Tensor]:
-    """Yield the 32 views [32, 3, h, w] of each object of a shard in order, with at most `ahead` objects in memory."""
-
-    def load(sample: int) -> Tensor:
-        return to_tensor(shards.views(shard, sample, ALL_VIEWS))
-
-    return map_ahead(pool, load, range(shards.samples_per_shard[shard]), ahead - 1)
-
-
-def _samples(
-    form: LatentFormat,
-    metas: list[tuple[Meta, bytes]],
-    encoded: Iterator[tuple[Tensor, Tensor]],
-    report: Callable[[int], object],
-) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield each object's uid and members, in the form that `write_shard` expects."""
-    for (meta, data), (latents, embeddings) in zip(metas, encoded, strict=True):
-        members = {meta_name(meta.uid): data}
-        rows = _rows(form, latents.cpu().numpy(), embeddings.cpu().numpy())
-        for (view_set, index), row in zip(ALL_VIEWS, rows, strict=True):
-            name = latent_name(meta.uid, view_set, index)
-            if not np.isfinite(row).all():
-                raise UserError(
-                    f"{name}: encoding gave NaN or infinite values in float16; give another --model, because the given "
-                    "model is damaged or not suitable for these images"
-                )
-            members[name] = dump_view(form, view_set, row)
-        report(len(ALL_VIEWS))
-        yield meta.uid, members
-
-
-def encode_objects(
-    encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], batch_size: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Encode the 32 views of each of several objects.
-
-    Args:
-        encoder: VAE and image encoder.
-        form: Format of the latent set.
-        views: Images [32, 3, h, w] in [0, 1] of each object.
-        batch_size: Number of views encoded at once.
-
-    Returns:
-        For each object, latents [32, n] and embeddings [e, d] in float16 on the encoder's device. A GPU may still be
-        computing them. With latents of shape [c, h, w], n is c * h * w, or 2 * c * h * w if log variances are stored. e
-        is the number of views whose embedding is stored (16 or 32), and d is the width of an embedding.
-    """
-    everything = torch.cat([*views]) if len(views) > 1 else views[0]
-    stored = torch.tensor([form.has_embedding(view_set) for view_set, _ in ALL_VIEWS]).repeat(len(views))
-    latents, embeddings = [], []
-    for start in range(0, len(everything), batch_size):
-        images = everything[start : start + batch_size].to(encoder.device)
-        mean, logvar = encoder.latents(images)
-        latents.append((torch.cat([mean, logvar], 1) if form.logvar else mean).flatten(1).half())
-        chosen = stored[start : start + batch_size].nonzero()[:, 0].tolist()
-        if chosen:
-            embeddings.append(encoder.embeddings(images[chosen]).half())
-    per_object = int(stored.sum()) // len(views)
-    of_objects = torch.split(torch.cat(latents), len(ALL_VIEWS)), torch.split(torch.cat(embeddings), per_object)
-    return list(zip(*of_objects, strict=True))
+def _members(form: LatentFormat, encoded: EncodedObject) -> dict[str, bytes]:
+    """Return the members of an object. Raises UserError when a value is not finite in float16."""
+    uid = encoded.meta.uid
+    members = {meta_name(uid): encoded.meta_json}
+    for (view_set, index), row in zip(ALL_VIEWS, _rows(form, encoded.latents, encoded.embeddings), strict=True):
+        name = latent_name(uid, view_set, index)
+        if not np.isfinite(row).all():
+            raise UserError(
+                f"{name}: encoding gave NaN or infinite values in float16; give another --model, because the given "
+                "model is damaged or not suitable for these images"
+            )
+        members[name] = dump_view(form, view_set, row)
+    return members
 
 
 def _rows(form: LatentFormat, latents: Float16, embeddings: Float16) -> list[Float16]:

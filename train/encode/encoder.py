@@ -1,15 +1,17 @@
 """VAE and image encoder of a model, without the UNet, for encoding images."""
 
 import logging
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dataset.errors import UserError
+from dataset.format.latents import Embedded
+from dataset.format.schema import ALL_VIEWS, VIEWS_PER_SET
 from train.config.presets import PAPER
 from train.device import mixed_precision
 from train.layers.compile import can_compile, compile_modules
@@ -27,8 +29,8 @@ class Encoder:
     """VAE and image encoder on one device, which run with the precision used in training.
 
     The precision is bf16 autocast on a GPU and float32 on a CPU. `compiled_batch` is the number of images per call for
-    which the VAE's encoder is compiled (`speed_up`); other numbers are encoded without the compiled code. None: the VAE
-    is not compiled.
+    which the VAE's encoder is compiled (`speed_up`), and `compiled_embedded` the same for the image encoder; other
+    numbers are encoded without the compiled code. None: the network is not compiled.
     """
 
     vae: nn.Module
@@ -36,6 +38,7 @@ class Encoder:
     spec: ModelSpec
     device: torch.device
     compiled_batch: int | None = None
+    compiled_embedded: int | None = None
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,30 +46,55 @@ class Encoder:
 
         Both are [n, c, h, w], with c latent channels. The means are not multiplied by the model's latent scale.
         """
-        compiled = self.compiled_batch in (None, len(images))
-        stance = nullcontext() if compiled else torch.compiler.set_stance("force_eager")
-        with mixed_precision(self.device), stance:
+        with mixed_precision(self.device), _compiled_for(self.compiled_batch, len(images)):
             return posterior(self.vae, images, self.spec.image_size)
 
     @torch.no_grad()
     def embeddings(self, images: Tensor) -> Tensor:
         """Return the image encoder's embeddings [n, d] of images [n, 3, h, w] in [0, 1] on white."""
-        with mixed_precision(self.device):
+        with mixed_precision(self.device), _compiled_for(self.compiled_embedded, len(images)):
             embeddings: Tensor = self.image_encoder(images)
         return embeddings
 
 
-def speed_up(encoder: Encoder, batch_size: int, views: int, compile: CompileEncoder = "auto") -> Encoder:
+def _compiled_for(compiled_batch: int | None, count: int) -> AbstractContextManager[Any]:
+    """Inside the block, compiled code runs only for `compiled_batch` images per call."""
+    if compiled_batch in (None, count):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def full_batch(batch_size: int, views: int) -> int:
+    """Return the number of images per call in most calls.
+
+    Args:
+        batch_size: Number of views encoded at once.
+        views: Number of images of each object, 32 or those whose embedding is stored.
+    """
+    return min(batch_size, objects_per_batch(batch_size) * views)
+
+
+def objects_per_batch(batch_size: int) -> int:
+    """Return the number of objects that are encoded together. A batch of less than 32 views is a part of an object."""
+    return max(1, batch_size // len(ALL_VIEWS))
+
+
+def speed_up(
+    encoder: Encoder, batch_size: int, views: int, compile: CompileEncoder = "auto", embedded: Embedded = "all"
+) -> Encoder:
     """Prepare an encoder on a GPU for encoding many images. On a CPU, return `encoder` unchanged.
 
     The weights that autocast would convert at every call are converted once, which does not change the embeddings. The
-    VAE's encoder becomes channels last and is compiled, which rounds differently and is worth its time for larger sets.
+    VAE's encoder becomes channels last. The VAE's encoder and the blocks of an image encoder of open_clip are compiled,
+    which rounds differently and is worth its time for larger sets.
 
     Args:
         encoder: VAE and image encoder, which are changed in place.
-        batch_size: Number of images per call.
+        batch_size: Number of views encoded at once.
         views: Number of images to encode.
-        compile: Whether to compile the VAE's encoder. auto: for MIN_COMPILED_VIEWS or more images.
+        compile: Whether to compile the networks. auto: for MIN_COMPILED_VIEWS or more images.
+        embedded: Views whose embedding is stored.
     """
     if encoder.device.type != "cuda":
         return encoder
@@ -76,11 +104,24 @@ def speed_up(encoder: Encoder, batch_size: int, views: int, compile: CompileEnco
         return encoder
     if not can_compile():
         logger.warning(
-            "the package triton is not installed; the VAE is not compiled and encodes at a third of the speed"
+            "the package triton is not installed; VAE and image encoder are not compiled, so encoding takes longer"
         )
         return encoder
-    compile_modules([encoder.vae.encoder])  # type: ignore[list-item]
-    return replace(encoder, compiled_batch=batch_size)
+    blocks = transformer_blocks(encoder.image_encoder)
+    compile_modules([encoder.vae.encoder, *blocks])  # type: ignore[list-item]
+    of_embedded = len(ALL_VIEWS) if embedded == "all" else VIEWS_PER_SET
+    return replace(
+        encoder,
+        compiled_batch=full_batch(batch_size, len(ALL_VIEWS)),
+        compiled_embedded=full_batch(batch_size, of_embedded) if blocks else None,
+    )
+
+
+def transformer_blocks(image_encoder: nn.Module) -> list[nn.Module]:
+    """Return the residual blocks of an image encoder of open_clip, which share their code; no blocks of other ones."""
+    from open_clip.transformer import ResidualAttentionBlock
+
+    return [module for module in image_encoder.modules() if isinstance(module, ResidualAttentionBlock)]
 
 
 def convert_for_autocast(module: nn.Module, dtype: torch.dtype) -> None:

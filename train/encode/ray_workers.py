@@ -59,7 +59,7 @@ class EncodeWorker:
         job = self._job
         try:
             encoder = load_encoder(job.model, pick_device(self._device))
-            encoder = speed_up(encoder, job.batch_size, job.views, job.compile)
+            encoder = speed_up(encoder, job.batch_size, job.views, job.compile, job.form.embedded)
         except UserError as error:
             return str(error)
         self._encoder = ShardEncoder(
@@ -70,7 +70,7 @@ class EncodeWorker:
     def encode(self, number: int) -> str | None:
         """Encode a shard. Return None, or the error message if this is not possible."""
         try:
-            self._encoder.encode(number)
+            self._encoder.encode([number])
         except UserError as error:
             return str(error)
         return None

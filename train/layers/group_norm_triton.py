@@ -16,6 +16,7 @@ from torch import Tensor
 _WIDTH: Final = 64  # channels per program: 128 bytes in bf16
 _ROWS: Final = 32  # pixels that a program reads at once
 _PIXELS: Final = 256  # minimum pixels per part
+_FEW_IMAGES: Final = 32  # up to this number, half as many pixels: otherwise there are too few programs for a GPU
 _MOST_PARTS: Final = 64
 
 
@@ -29,7 +30,8 @@ class _Sizes(NamedTuple):
     def chunk(self) -> int:
         """Return the number of pixels per part, a multiple of `_ROWS`."""
         least = triton.cdiv(self.pixels, _MOST_PARTS)
-        return int(triton.cdiv(max(least, _PIXELS), _ROWS)) * _ROWS
+        pixels = _PIXELS // 2 if self.images <= _FEW_IMAGES else _PIXELS
+        return int(triton.cdiv(max(least, pixels), _ROWS)) * _ROWS
 
     @property
     def parts(self) -> int:
@@ -176,20 +178,26 @@ def _moments(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Write the mean and the sum of squared deviations per channel, over a part of the pixels."""
+    """Write the mean and the sum of squared deviations per channel, over a part of the pixels.
+
+    Each lane updates its own numbers (Welford 1962). They are merged once, after the loop, because a sum over the lanes
+    makes the warps of a program wait for each other.
+    """
     image, part, channel, inside, first, end = _program(pixels, channels, chunk, WIDTH)
-    mean, square = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
+    means, squares = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS, WIDTH), tl.float32)
     seen = 0.0
     for start in range(first, end, ROWS):
         place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
         value = tl.load(x + place, mask, 0.0).to(tl.float32)
-        new = tl.minimum(end - start, ROWS) * 1.0
-        middle = tl.sum(value, 0) / new
-        away = tl.where(mask, value - middle[None, :], 0.0)
-        step = middle - mean
-        square += tl.sum(away * away, 0) + step * step * (seen * new / (seen + new))
-        mean += step * (new / (seen + new))
-        seen += new
+        seen += 1.0
+        away = tl.where(mask, value - means, 0.0)
+        means += away / seen
+        squares += away * (away - away / seen)
+    row = tl.arange(0, ROWS)
+    numbers = ((end - first - row + ROWS - 1) // ROWS).to(tl.float32)[:, None]  # pixels that each lane has seen
+    mean = tl.sum(means * numbers, 0) / (end - first)
+    away = means - mean[None, :]
+    square = tl.sum(squares + numbers * away * away, 0)
     if HAS_SHIFT:
         mean += tl.load(shift + image * channels + channel, inside, 0.0).to(tl.float32)
     to = parts + (image * count + part) * channels + channel
@@ -267,26 +275,29 @@ def _gradient_sums(
     images, pixels, channels, groups, count, chunk,
     HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Write sums over a part's pixels: of gradient, gradient * normalized value and, with a shift, normalized value."""
+    """Write sums over a part's pixels: of gradient, gradient * normalized value and, with a shift, normalized value.
+
+    Each lane has its own sums until the end of the loop, as in `_moments`.
+    """
     image, part, channel, inside, first, end, factor, offset, middle, scale = _program_and_rows(
         shift, weight, bias, statistics, images, pixels, channels, groups, chunk, HAS_SHIFT, WIDTH
     )
-    slopes, products = tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
-    values = tl.zeros((WIDTH,), tl.float32)
+    slopes, products = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS, WIDTH), tl.float32)
+    values = tl.zeros((ROWS, WIDTH), tl.float32)
     for start in range(first, end, ROWS):
         place, mask = _tile(image, start, end, channel, inside, pixels, channels, ROWS)
         normal = (tl.load(x + place, mask, 0.0).to(tl.float32) - middle) * scale
         slope = _slope(grad, place, mask, normal, factor, offset, SILU)
-        slopes += tl.sum(slope, 0)
-        products += tl.sum(slope * normal, 0)
+        slopes += slope
+        products += slope * normal
         if HAS_SHIFT:
-            values += tl.sum(tl.where(mask, normal, 0.0), 0)
+            values += tl.where(mask, normal, 0.0)
     to = parts + (image * count + part) * channels + channel
     further = _far(images * count, channels)
-    tl.store(to, slopes, inside)
-    tl.store(to + further, products, inside)
+    tl.store(to, tl.sum(slopes, 0), inside)
+    tl.store(to + further, tl.sum(products, 0), inside)
     if HAS_SHIFT:
-        tl.store(to + 2 * further, values, inside)
+        tl.store(to + 2 * further, tl.sum(values, 0), inside)
 
 
 @triton.jit

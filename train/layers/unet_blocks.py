@@ -1,14 +1,16 @@
-"""Blocks of diffusers' UNet without copies that change the memory layout: activations stay channels last.
+"""Blocks of diffusers' UNet without unnecessary copies: activations stay channels last.
 
 diffusers makes activations contiguous (not channels last) after every transformer, before every shortcut in training
 (to avoid DDP's warning about gradient strides) and before upsampling large batches (to avoid an old torch bug). The
-next convolution copies the activations back to channels last, and the backward pass copies again. The classes of this
-module compute the same results without these copies. `make_lean` changes the class of modules in place and keeps the
-names and values of the weights.
+next convolution copies the activations back to channels last, and the backward pass copies again. diffusers' GEGLU
+splits the result of one matrix product, so its backward pass concatenates two gradients, and the compiled kernel reads
+their inputs twice. The classes of this module compute the same results without these copies. `make_lean` changes the
+class of modules in place and keeps the names and values of the weights.
 """
 
 from typing import Any, cast
 
+from diffusers.models.activations import GEGLU
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
@@ -129,6 +131,23 @@ class LeanUpsample(Upsample2D):
         return cast(Tensor, cast(nn.Module, self.conv)(larger)) if self.use_conv else larger
 
 
+class LeanGeglu(GEGLU):
+    """A gated linear unit with GELU whose values and gates are two matrix products."""
+
+    @staticmethod
+    def fits(block: GEGLU) -> bool:
+        """Return whether this class can replace a block. The projection of the block must be a plain linear layer."""
+        return type(block.proj) is nn.Linear
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return values times the GELU of the gates, [..., d], for inputs [..., c]."""
+        weights, biases = self.proj.weight.chunk(2), (None, None) if self.proj.bias is None else self.proj.bias.chunk(2)
+        values, gates = (
+            functional.linear(hidden_states, weight, bias) for weight, bias in zip(weights, biases, strict=True)
+        )
+        return values * functional.gelu(gates)
+
+
 def make_lean(network: nn.Module, *, fused: bool) -> None:
     """Replace the blocks of a diffusers UNet or VAE encoder, in place, by those of this module.
 
@@ -146,6 +165,8 @@ def make_lean(network: nn.Module, *, fused: bool) -> None:
             module.norm.__class__ = norm
         elif isinstance(module, Upsample2D) and LeanUpsample.fits(module):
             module.__class__ = LeanUpsample
+        elif isinstance(module, GEGLU) and LeanGeglu.fits(module):
+            module.__class__ = LeanGeglu
     last, activation = getattr(network, "conv_norm_out", None), getattr(network, "conv_act", None)
     if type(last) is nn.GroupNorm and isinstance(activation, nn.SiLU):  # not the norm of `float32_output`
         last.__class__ = norm_silu

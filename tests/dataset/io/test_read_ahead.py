@@ -1,9 +1,10 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dataset.io.read_ahead import draw_ahead, map_ahead
+from dataset.io.read_ahead import draw_ahead, in_thread, map_ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
@@ -51,3 +52,46 @@ def test_closing_cancels_what_has_not_begun():
         results.close()
         gate.set()
     assert len(begun) <= 2
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_thread_takes_a_bounded_number_of_items(ahead: int):
+    drawn: list[int] = []
+    full = threading.Event()
+
+    def items():
+        for number in range(10):
+            drawn.append(number)
+            if number == 2 + ahead:
+                full.set()
+            yield number
+
+    results = in_thread(items(), ahead)
+    assert drawn == []
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert full.wait(10)
+    time.sleep(0.05)
+    assert len(drawn) == 3 + ahead
+    assert list(results) == list(range(3, 10))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_the_thread_is_raised_after_the_items_before_it(error: type[BaseException]):
+    def items():
+        yield 1
+        raise error
+
+    results = in_thread(items(), 3)
+    assert next(results) == 1
+    with pytest.raises(error):
+        next(results)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4])
+def test_closing_ends_the_thread(taken: int):
+    before = threading.active_count()
+    results = in_thread(iter(int, 1), 2)
+    for _ in range(taken):
+        next(results)
+    results.close()
+    assert threading.active_count() == before

@@ -39,6 +39,7 @@ def test_paper_orientation_weight_is_eq_10():
     assert orientation_weight(PAPER, 0) == 0
     assert orientation_weight(PAPER, 1_000) == pytest.approx(200)
     assert orientation_weight(PAPER, 5_000) == orientation_weight(PAPER, 9_000) == 1_000
+    assert orientation_weight(replace(PAPER, coarse_fraction=0.0), 0) == 1_000
 
 
 def test_paper_resolution_and_views_change_at_5000():

@@ -17,6 +17,7 @@ from distill.nerf.rays import camera_rays
 from distill.sds.checkpoint import new_distillation
 from distill.sds.guidance import Guidance, model_guidance, sds_loss
 from distill.sds.loop import train_step
+from distill.sds.march_ahead import MarchAhead
 from distill.sds.networks import to_run_precision
 from distill.sds.schedule import PRESETS, draw_views
 from tests.support.paths import ROOT
@@ -132,14 +133,29 @@ def test_a_step_waits_for_the_gpu_only_to_count(compiling):
     guidance = make_guidance(choose_compute(device, compiling), "cuda")
     settings = replace(PRESETS["tiny"], coarse_fraction=0.5, steps=40, shading=PRESETS["paper"].shading)
     state = new_distillation(settings, device)
+    ahead = MarchAhead(state, settings, len(guidance.alphas_cumprod))
     for step in range(16, 32):
         careful = step not in {16, 17, 18, 19, 20, 21, 22, 24}  # compiling; the occupancy grid's turn
         torch.cuda.set_sync_debug_mode("error" if careful else "default")
         try:
-            result = train_step(state, settings, guidance, step)
+            result = train_step(state, settings, guidance, step, ahead)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert result.total.isfinite()
+
+
+@pytest.mark.gpu
+def test_rays_marched_ahead_are_those_of_their_step():
+    """Without updates of the field, marching ahead changes nothing but the order of the work."""
+    device = torch.device("cuda")
+    guidance = make_guidance(Compute(), "cuda")
+    settings = replace(PRESETS["tiny"], steps=40, grid_learning_rate=0.0, mlp_learning_rate=0.0)
+    totals = []
+    for use_ahead in (False, True):
+        state = new_distillation(settings, device)
+        ahead = MarchAhead(state, settings, len(guidance.alphas_cumprod)) if use_ahead else None
+        totals.append([float(train_step(state, settings, guidance, step, ahead).total) for step in range(20)])
+    assert totals[1] == pytest.approx(totals[0], rel=1e-4)
 
 
 @pytest.mark.gpu

@@ -32,10 +32,11 @@ from tests.support.paths import ROOT
 from tests.support.train_micro import CPU, micro_model
 from train.data.images import to_tensor
 from train.encode import __main__ as encode_module
-from train.encode import encode_set
+from train.encode import pipeline
 from train.encode.__main__ import EncodeArgs, parse, run
-from train.encode.encode_set import encode, encode_objects, plan_format, set_bytes
+from train.encode.encode_set import encode, plan_format, set_bytes
 from train.encode.encoder import Encoder, load_encoder
+from train.encode.pipeline import encode_objects
 from train.model.clip_vision import save_clip_vision
 from train.model.fingerprint import weights_sha256
 from train.model.multiview import MultiViewModel, posterior, save_model
@@ -193,12 +194,12 @@ def test_interrupted_inside_a_shard_it_does_that_shard_again(
 
     def interrupted(
         encoder: Encoder, form: LatentFormat, views: Sequence[Tensor], batch_size: int
-    ) -> list[tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor]:
         if next(calls) == 3:  # the second object of the second shard
             raise KeyboardInterrupt
         return encode_objects(encoder, form, views, batch_size)
 
-    monkeypatch.setattr(encode_set, "encode_objects", interrupted)
+    monkeypatch.setattr(pipeline, "encode_objects", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _encode(images, tmp_path, model)
     monkeypatch.undo()
@@ -336,12 +337,12 @@ def test_the_model_may_be_named_as_training_names_its_base(
 @pytest.mark.gpu
 def test_on_a_gpu_in_bfloat16_the_latents_are_the_cpus_within_its_tolerance(images: Path, model: Path) -> None:
     shards, cuda = ShardSet(images), torch.device("cuda")
-    views = to_tensor(shards.views(0, 0, VIEWS))
+    views = torch.from_numpy(shards.views(0, 0, VIEWS))
     results = []
     for device in (CPU, cuda, cuda):
         encoder = load_encoder(model, device)
         form = plan_format(encoder, shards, logvar=True, embedded="all")
-        results.append([tensor.float().cpu() for tensor in encode_objects(encoder, form, [views], 32)[0]])
+        results.append([tensor.float().cpu() for tensor in encode_objects(encoder, form, [views], 32)])
     for exact, rounded, again in zip(*results, strict=True):
         assert float((exact - rounded).norm() / exact.norm()) < 0.02
         assert torch.equal(rounded, again)

@@ -100,7 +100,7 @@ def test_the_unfinished_file_of_a_dead_worker_is_removed(tmp_path: Path) -> None
     def encode_shards(numbers: Sequence[int]) -> Iterator[int]:
         (out / f"shard-000000.tar.0{TEMPORARY_SUFFIX}").touch()
         for number in numbers:
-            ShardEncoder(shards, str(out), encoder, form, batch_size=32, num_workers=1).encode(number)
+            ShardEncoder(shards, str(out), encoder, form, batch_size=32, num_workers=1).encode([number])
             yield number
 
     encode(shards, str(out), encoder, form, encode_shards=encode_shards)

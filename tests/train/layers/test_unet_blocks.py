@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.micro_batches import SHAPE, batch, gradients
 from train.layers import compile as computing
 from train.layers.compile import Compute, prepare
-from train.layers.unet_blocks import LeanResnet, LeanTransformer, LeanUpsample, make_lean
+from train.layers.unet_blocks import LeanGeglu, LeanResnet, LeanTransformer, LeanUpsample, make_lean
 from train.loop.loss import predict, training_loss
 from train.model.noise_schedule import noise_schedule
 from train.model.unet import build_unet
@@ -114,11 +116,44 @@ def test_the_blocks_of_a_unet_are_all_changed():
         ("ResnetBlock2D", LeanResnet),
         ("Transformer2DModel", LeanTransformer),
         ("Upsample2D", LeanUpsample),
+        ("GEGLU", LeanGeglu),
     ):
         assert before[plain] > 0
         assert after[plain] == 0
         assert after[lean.__name__] == before[plain]
     assert after["GroupNorm"] == 0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gated_unit_concatenates_no_gradients(bias):
+    torch.manual_seed(0)
+    plain = GEGLU(8, 16, bias=bias)
+    lean = copy.deepcopy(plain)
+    make_lean(nn.Sequential(lean), fused=False)
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    torch.testing.assert_close(lean(x), plain(x))
+    assert _concatenated_widths(plain, x) == {32}
+    assert _concatenated_widths(lean, x) == set()
+
+
+def _concatenated_widths(network: nn.Module, x: torch.Tensor) -> set[int]:
+    with Calls() as calls:
+        network(x).square().sum().backward()
+    return {shape[-1] for name, shape in calls.found if name == "aten.cat" and len(shape) > 2}
+
+
+class Calls(TorchDispatchMode):
+    """Lists the name of each operation and the shape of its first result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = operation(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.found.append((str(operation.overloadpacket), tuple(out.shape)))
+        return out
 
 
 def test_an_odd_size_is_upsampled_as_diffusers_does():
