@@ -214,7 +214,7 @@ def _input_part(service: AppService) -> InputPart:
                         min_width=120,
                         elem_id="texture-size",
                     )
-                gr.HTML("For new runs, and for <i>New mesh</i> of a finished run, which repeats no step.")
+                gr.Markdown("For new runs, and for *New mesh* of a finished run, which repeats no step.")
             start = gr.Button("Start", variant="primary", elem_id="start")
             sample = gr.Button("Sample four views", elem_id="sample")
             gr.HTML("The image and four views that the model samples:", elem_classes="caption")
