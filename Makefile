@@ -102,7 +102,7 @@ evaluate-photos: setup ## how often views and assets of real images show the rig
 	@$(list); $(PY) -m distill.evaluate.photos --shards "$$@" $(call opt,--images,IMG) $(call opt,--model,MODEL) $(call opt,--out,OUT) $(ARGS)
 
 distill: export LIST = $(or $(value IMG),examples/cat.png)
-distill: setup ## make textured meshes from images: IMG="a.png b.png" or IMG=FOLDER, SEEDS=4 MODEL= OUT= WORKERS= (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
+distill: setup ## make textured meshes from images: IMG="a.png b.png" or IMG=FOLDER, SEEDS=4 MODEL= OUT= WORKERS= ARGS="--quality draft" (a name with spaces: alone, or as a pattern such as IMG="photos/*.png")
 	@$(list); $(PY) -m distill --image "$$@" $(call opt,--num-seeds,SEEDS) $(call opt,--model,MODEL) $(call opt,--out,OUT) $(call opt,--workers,WORKERS) $(ARGS)
 
 view: export LIST = $(or $(value OUT),out)

@@ -4,17 +4,19 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+import tyro
 
 from dataset.images.background import Background
 from dataset.io.options import HiddenDefault
 from distill.mesh.export import Format
+from distill.quality import QualityName, TextureChoice, quality_help
 from distill.sds.schedule import BEFORE, WITHOUT_EFFECT, DistillSettings
 from train.layers.compile import CompileChoice
 from train.model.multiview import BUNDLED_MODEL
 
 Preset = Literal["paper", "tiny"]
-TextureChoice = Literal["auto", "on", "off"]
 REFERENCE_KEY: Final = "shown_from_deg"  # the stored name of DistillRequest.reference_azimuth_deg
 
 
@@ -95,10 +97,12 @@ class DistillArgs:
     """Preset that defines the settings of the runs. Default: tiny for images of at most 128 pixels, paper for larger
     ones."""
     steps: HiddenDefault[int | None] = None
-    """Number of steps. All schedules scale with this number. Default: the preset's number."""
-    texture: TextureChoice = "auto"
+    """Number of steps. All schedules scale with this number. Default: the preset's number times that of --quality."""
+    quality: Annotated[QualityName, tyro.conf.arg(help=quality_help())] = "normal"
+    texture: HiddenDefault[TextureChoice | None] = None
     """Whether to refine the colors of the finished shape with sharp views of the model and the image, which restores
-    patterns. auto: on with the preset tiny, off with the preset paper, as in the paper."""
+    patterns. auto: on with the preset tiny, off with the preset paper, as in the paper.
+    Default: auto; off with --quality draft."""
     seed: int = 0
     """Seed of all random numbers. With --num-seeds: the first seed."""
     num_seeds: int = 1
@@ -117,8 +121,14 @@ class DistillArgs:
     """Weight of an L2 loss between the image and the rendered reference view (color and mask). 0, as in the paper,
     omits the loss."""
     formats: tuple[Format, ...] = ("glb",)
-    """Formats of the mesh to write. glb: a textured GLB, always written. obj: NAME.obj with its .mtl and .png. ply: a
-    mesh with vertex colors. points: a point cloud."""
+    """Formats of the mesh to write. glb: a textured GLB, always written. obj: mesh.obj with its .mtl and .png. ply: a
+    mesh with vertex colors. points: a point cloud. usdz: a textured USDZ. On a finished run, more formats, --faces and
+    --texture-size make only the mesh again."""
+    faces: HiddenDefault[int | None] = None
+    """Face budget of the mesh, 100 to 200,000. Default: 10,000 with the preset tiny, 50,000 with the preset paper."""
+    texture_size: HiddenDefault[int | None] = None
+    """Edge of the square texture of the mesh in pixels, 16 to 8,192. Default: 512 with the preset tiny, 2,048 with the
+    preset paper."""
     compile: CompileChoice = "auto"
     """How to compile the networks: whole or by blocks. Compilation takes minutes; the run is then about twice as fast.
     On a GPU, compiled networks are replayed as CUDA graphs; graphs is the same as whole, but refuses a CPU. auto: whole
@@ -126,6 +136,9 @@ class DistillArgs:
     background: Background = "auto"
     """How to remove the background of an opaque image. uniform: a background of one color or a smooth gradient. auto:
     the same, but any other background is kept. rembg: any background, with the optional package rembg. keep: never."""
+    background_threshold: HiddenDefault[float | None] = None
+    """Color difference (CIE76) from the fitted background up to which a pixel belongs to it, 0.5 to 50; a larger
+    threshold removes more. For --background auto and uniform. Default: 2 to 7, from the noise of the background."""
     preview_every: HiddenDefault[int | None] = None
     """Number of steps between previews, sheets of four views in previews/. Default: the preset's number."""
     device: str = "auto"
@@ -137,6 +150,10 @@ class DistillArgs:
     Default: this machine only."""
     dry_run: bool = False
     """Print the settings of the runs as JSON and exit. For several runs, the JSON is a list."""
+    json: bool = False
+    """Print the results as one line of JSON, the only line on stdout: folders, files, metrics, warnings and errors."""
+    open: bool = False
+    """Write the page of the results (page.html in OUT) at the end, and open it in the browser if there is one."""
 
     @property
     def is_single(self) -> bool:

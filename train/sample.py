@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dataset.errors import UserError, one_line, run_cli
 from dataset.images.background import RENAMED as RENAMED_BACKGROUND
-from dataset.images.background import Background
+from dataset.images.background import Background, check_threshold
 from dataset.images.prepare import contact_sheet, prepare_image
 from dataset.io.lock import locked_file
 from dataset.io.old_flags import rename_old_flags
@@ -81,6 +81,9 @@ class SampleArgs:
     background: Background = "auto"
     """How to remove the background of an opaque image. uniform: a background of one color or a smooth gradient. auto:
     the same, but any other background is kept. rembg: any background, with the optional package rembg. keep: never."""
+    background_threshold: HiddenDefault[float | None] = None
+    """Color difference (CIE76) from the fitted background up to which a pixel belongs to it, 0.5 to 50; a larger
+    threshold removes more. For --background auto and uniform. Default: 2 to 7, from the noise of the background."""
     dry_run: bool = False
     """Print what would be sampled and exit."""
 
@@ -131,7 +134,12 @@ def run(args: SampleArgs) -> None:
     folder = model_folder(args.model)
     check_reference_options(folder, with_reference=args.with_reference, azimuth_deg=args.azimuth_deg)
     model = load_model(folder, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    prepared = prepare_image(args.image, model.spec.image_size, background=args.background)
+    prepared = prepare_image(
+        args.image,
+        model.spec.image_size,
+        background=args.background,
+        background_threshold=args.background_threshold,
+    )
     for notice in prepared.notices:
         logger.info("note: %s", notice)
     for warning in unknown_warnings(folder, [(str(args.image), prepared.rgb)]):
@@ -184,6 +192,7 @@ def _check(args: SampleArgs) -> None:
     check_number("--guidance-scale", args.guidance_scale)
     check_number("--eta", args.eta, 0, 1)
     check_seed("--seed", args.seed)
+    check_threshold(args.background, args.background_threshold)
     ddim_timesteps(args.ddim_steps)  # raises UserError for an invalid number of steps
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; give the path of a PNG file, such as {args.out / 'views.png'}")

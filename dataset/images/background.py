@@ -6,9 +6,12 @@ from typing import Any, Final, Literal
 from PIL import Image
 
 from dataset.errors import UserError, one_line
+from dataset.io.option_checks import check_number
 
 Background = Literal["auto", "keep", "uniform", "rembg"]
 RENAMED: Final = {"--remove-background": "--background=rembg", "--no-remove-background": "--background=keep"}
+THRESHOLDS: Final = (0.5, 50.0)  # smallest and largest --background-threshold
+USES_THRESHOLD: Final[tuple[Background, ...]] = ("auto", "uniform")
 REMBG_MODEL: Final = "isnet-general-use"
 INSTALL_REMBG: Final = '.venv/bin/pip install "rembg[cpu]>=2.0.60" "numpy<2"'
 _FAINT: Final = (64, 192)  # alpha of rembg that is counted as 0 and as 255; less is left of things in the background
@@ -18,7 +21,27 @@ NEEDS_CUT_OUT: Final = (
 )
 
 
-def remove_background(image: Image.Image, background: Background, name: str) -> tuple[Image.Image | None, list[str]]:
+def check_threshold(background: Background, threshold: float | None) -> None:
+    """Check the value of the option `--background-threshold`.
+
+    Args:
+        background: The value of the option `--background`.
+        threshold: The threshold; None if the option was not given.
+
+    Raises:
+        UserError: The threshold is out of range, or has no effect with `background`.
+    """
+    check_number("--background-threshold", threshold, *THRESHOLDS)
+    if threshold is not None and background not in USES_THRESHOLD:
+        raise UserError(
+            f"--background-threshold has no effect with --background {background}; leave it out, or give "
+            "--background auto or uniform"
+        )
+
+
+def remove_background(
+    image: Image.Image, background: Background, name: str, threshold: float | None = None
+) -> tuple[Image.Image | None, list[str]]:
     """Remove the background of an opaque image.
 
     Args:
@@ -26,6 +49,8 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
         background: `keep`: remove nothing. `uniform`: remove a uniform or smoothly graded background. `auto`: the same,
             but a background that is neither is kept. `rembg`: remove any background with rembg.
         name: Name of the image for messages, such as its path.
+        threshold: For `uniform` and `auto`: color difference (CIE76) from the fitted background up to which a pixel
+            belongs to it; None: 2 to 7, from the noise of the background.
 
     Returns:
         The cut-out, or None if the background is kept, and a list of sentences for the user.
@@ -44,7 +69,7 @@ def remove_background(image: Image.Image, background: Background, name: str) -> 
     from dataset.images.uniform_background import remove_uniform_background
 
     try:
-        cut_out = remove_uniform_background(image)
+        cut_out = remove_uniform_background(image, threshold)
     except NotUniformError as error:
         if background == "uniform":
             raise UserError(f"the background of {name} cannot be removed, since {error}; {NEEDS_CUT_OUT}") from error

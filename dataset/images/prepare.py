@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from dataset.errors import UserError
-from dataset.images.background import Background, remove_background
+from dataset.images.background import Background, check_threshold, remove_background
 from dataset.images.decode import BROKEN, MIN_SIDE, read_image
 
 UInt8 = NDArray[np.uint8]
@@ -129,7 +129,13 @@ def contact_sheet(
     return sheet
 
 
-def prepare_image(source: Path | Image.Image, size: int, *, background: Background = "auto") -> Prepared:
+def prepare_image(
+    source: Path | Image.Image,
+    size: int,
+    *,
+    background: Background = "auto",
+    background_threshold: float | None = None,
+) -> Prepared:
     """Prepare an input image as the model expects it: the object centered on white, `size` x `size` pixels.
 
     If the image has transparent pixels, a white background, or a background that can be removed, it is cropped to the
@@ -140,22 +146,27 @@ def prepare_image(source: Path | Image.Image, size: int, *, background: Backgrou
         source: Path of the image file, or an image that is already open.
         size: Side length of the prepared image in pixels.
         background: How to remove the background, unless the image has transparent pixels: see
-            `background.remove_background`. `auto` and `keep` treat an image on white as an image on white.
+            `background.remove_background`. `auto` and `keep` treat an image on white as an image on white, unless there
+            is a `background_threshold`.
+        background_threshold: For `auto` and `uniform`: color difference up to which a pixel belongs to the background,
+            as in `background.remove_background`. None: from the noise of the background.
 
     Raises:
-        UserError: `size` is too small, the image cannot be read, its background cannot be removed as `background`
-            requires, or it shows no object or only a tiny object.
+        UserError: `background_threshold` is out of range or has no effect, `size` is too small, the image cannot be
+            read, its background cannot be removed as `background` requires, or it shows no object or only a tiny one.
     """
+    check_threshold(background, background_threshold)
     if size < MIN_SIDE:
         raise UserError(f"the image size of {size} pixels per side is too small; give at least {MIN_SIDE} pixels")
     name = "the image" if isinstance(source, Image.Image) else str(source)
     image, notices = read_image(source, name)
     opaque = image.getchannel("A").getextrema()[0] == 255
-    if not opaque and background in ("uniform", "rembg"):
+    if not opaque and (background in ("uniform", "rembg") or background_threshold is not None):
         notices.append(f"{name} is already transparent; its alpha is used and no background is removed")
-    box = _box_on_white(image) if opaque and background in ("auto", "keep") else None
+    treats_white = background in ("auto", "keep") and background_threshold is None
+    box = _box_on_white(image) if opaque and treats_white else None
     if opaque and box is None:
-        cut_out, said = remove_background(image, background, name)
+        cut_out, said = remove_background(image, background, name, background_threshold)
         notices += said
         image, opaque = (image, True) if cut_out is None else (cut_out, False)
     if not opaque:

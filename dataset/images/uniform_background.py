@@ -37,10 +37,15 @@ _LEAST_OBJECT: Final = 0.002  # share of the image
 _LEAST_PART: Final = 0.005  # share of the largest part; smaller parts are dust
 
 
-def remove_uniform_background(image: Image.Image) -> Image.Image:
+def remove_uniform_background(image: Image.Image, threshold: float | None = None) -> Image.Image:
     """Return a cut-out (RGBA) of the object in an opaque image on a uniform or smoothly graded background.
 
     Images with a side of more than WORKING_SIDE pixels are reduced.
+
+    Args:
+        image: The image.
+        threshold: Color difference (CIE76) from the fitted background up to which a pixel belongs to it; None: from
+            the noise of the background.
 
     Raises:
         NotUniformError: The background is not smooth, or no object differs from it. The message is a reason without
@@ -57,24 +62,26 @@ def remove_uniform_background(image: Image.Image) -> Image.Image:
     smooth = ndimage.gaussian_filter(lab, (0.8, 0.8, 0))
     if np.quantile(color_distance(smooth - field)[seen], 0.9) > _NOISY:
         smooth = ndimage.gaussian_filter(lab, (1.6, 1.6, 0))
-    inside = object_mask(smooth, field, seen)
+    inside = object_mask(smooth, field, seen, threshold)
     rgba = _matte(rgb, ndimage.gaussian_filter(rgb, (0.8, 0.8, 0)), inside)
     return Image.fromarray(np.rint(rgba * 255).astype(np.uint8))
 
 
-def object_mask(lab: FloatImage, field: FloatImage, seen: Mask) -> Mask:
+def object_mask(lab: FloatImage, field: FloatImage, seen: Mask, threshold: float | None = None) -> Mask:
     """Return where the object is: bool [h, w].
 
     Args:
         lab: The image [h, w, 3] in Lab, slightly smoothed.
         field: The background's color [h, w, 3] in Lab.
         seen: Where the background was seen at the coarse size, [h, w].
+        threshold: Color difference (CIE76) up to which a pixel belongs to the background; None: 2 to 7, from the noise
+            of the background.
 
     Raises:
         NotUniformError: No object differs from the background, or almost nothing of the background is seen.
     """
     difference, slope = color_distance(lab - field), _slope(lab)
-    tolerance = float(np.clip(1.5 * np.quantile(difference[seen], 0.9), 2.0, 7.0))
+    tolerance = threshold or float(np.clip(1.5 * np.quantile(difference[seen], 0.9), 2.0, 7.0))
     ratio = (lab[..., 0] + 16) / (field[..., 0] + 16)
     hue = np.hypot(*np.moveaxis(lab[..., 1:] - ratio[..., None] * field[..., 1:], -1, 0))
     chroma = np.hypot(field[..., 1], field[..., 2])

@@ -2,7 +2,6 @@
 
 import importlib.util
 import threading
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dataset.io.option_checks import check_number
 from dataset.io.options import HiddenDefault
 from dataset.io.scratch import ScratchFolder, remove_stale_folders
 from distill.app.service import AppService
+from distill.view.browser import open_in_browser
 from train.model.multiview import BUNDLED_MODEL
 
 
@@ -63,7 +63,7 @@ def main(args: AppArgs) -> int:
         with serve(service, scratch.path, host=args.host, port=args.port) as address:
             print(f"{address} (stop with Ctrl-C)", flush=True)
             if args.open:
-                webbrowser.open(address)
+                open_in_browser(address)
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopping: every run writes a checkpoint", flush=True)

@@ -17,7 +17,7 @@ from distill.app.markup import notices_html, settings_html, status_html
 from distill.app.media import ResultFiles, result_files, thumbnails
 from distill.app.service import AppService
 
-RUN_OUTPUTS: Final = {"status": 1, "buttons": 3, "preview": 1, "result": 7, "settings": 1}
+RUN_OUTPUTS: Final = {"status": 1, "buttons": 4, "preview": 1, "result": 8, "settings": 1}
 """Number of components of each part of `RunPart.outputs`, in their order."""
 _SHOWN_SIDE: Final = 384  # pixels of the enlarged cut-out
 _SAMPLE_S: Final = 1800.0  # longest wait for sampled views
@@ -42,22 +42,26 @@ class InputHandlers:
     def __init__(self, service: AppService) -> None:
         self._service = service
 
-    def show(self, image: str | None, background: Background, *crops: float) -> Iterator[tuple[Any, ...]]:
+    def show(
+        self, image: str | None, background: Background, threshold: float, *crops: float
+    ) -> Iterator[tuple[Any, ...]]:
         """Show the cut-out, then the warning for unknown images, which takes longer."""
         if image is None:
             yield None, notices_html(), None
             return
         try:
-            cut = self._service.cut_out(Path(image), Crop(*crops), background)
+            cut = _cut_out(self._service, image, background, threshold, crops)
             yield _enlarged(cut), notices_html(cut.notices), None
             yield gr.skip(), notices_html(cut.notices, warning=self._service.unknown_warning(cut)), gr.skip()
         except UserError as error:
             yield None, notices_html(error=str(error)), None
 
-    def sample(self, image: str | None, background: Background, *crops: float) -> Iterator[tuple[Any, ...]]:
+    def sample(
+        self, image: str | None, background: Background, threshold: float, *crops: float
+    ) -> Iterator[tuple[Any, ...]]:
         """Sample four views of the image and show them."""
         with shown_errors():
-            cut = _required(self._service, image, background, crops)
+            cut = _cut_out(self._service, image, background, threshold, crops)
             state, path = self._service.sample(cut)
             if state is not None:
                 yield gr.skip(), gr.Button("Sampling four views ...", interactive=False)
@@ -77,19 +81,25 @@ class Actions:
     def __init__(self, service: AppService) -> None:
         self._service = service
 
-    def start(self, image: str | None, background: Background, *rest: Any) -> str:
+    def start(self, image: str | None, background: Background, threshold: float, *rest: Any) -> str:
         """Start a run, and return its name."""
-        *crops, quality, seed = rest
+        *crops, quality, seed, faces, texture_size = rest
         with shown_errors():
-            cut = _required(self._service, image, background, tuple(crops))
+            cut = _cut_out(self._service, image, background, threshold, tuple(crops))
             if seed is None:
                 raise UserError("the seed is empty; give a number")
-            return self._service.start(cut, quality, int(seed))
+            return self._service.start(cut, quality, int(seed), faces=faces, texture_size=texture_size)
 
     def again(self, name: str | None) -> Any:
         """Start the run again with another seed, and return the name of the new run."""
         with shown_errors():
             return self._service.again(name) if name else gr.skip()
+
+    def make_mesh_again(self, name: str | None, faces: int | None, texture_size: int | None) -> None:
+        """Make the mesh of the finished run again with other settings. Empty numbers are the default."""
+        with shown_errors():
+            if name:
+                self._service.make_mesh_again(name, faces=faces, texture_size=texture_size)
 
     def stop(self, name: str | None) -> None:
         """Stop the run."""
@@ -120,7 +130,8 @@ class RunView:
         preview = state.stored.previews[-1][1] if state and state.stored and state.stored.previews else None
         files, problem = self._files(state)
         stored = bool(state and state.stored and state.stored.config)
-        buttons = (state.can_stop, state.can_resume and stored, stored) if state else (False, False, False)
+        finished = bool(state and state.status == "finished")
+        buttons = (state.can_stop, state.can_resume and stored, stored, finished) if state else (False,) * 4
         now: dict[str, Any] = {
             "status": status_html(state, problem),
             "preview": [name, str(preview), files is None],
@@ -175,9 +186,10 @@ def select(event: gr.SelectData, names: list[str]) -> Any:
 def _result_updates(files: ResultFiles | None) -> list[Any]:
     if files is None:
         # A 3D model in an invisible column would stay empty, and a viewer that is closed while it loads fails.
-        return [gr.Column(visible="hidden"), gr.skip(), *[None] * 5]
+        return [gr.Column(visible="hidden"), gr.skip(), *[None] * 6]
     downloads = [
-        gr.DownloadButton(value=each, visible=each is not None) for each in (files.model, files.obj, files.ply)
+        gr.DownloadButton(value=each, visible=each is not None)
+        for each in (files.model, files.obj, files.ply, files.usdz)
     ]
     return [gr.Column(visible=True), files.model, files.video, files.sheet, *downloads]
 
@@ -192,10 +204,13 @@ def _preview_update(preview: Path | None, *, hidden: bool) -> Any:
         return gr.skip()
 
 
-def _required(service: AppService, image: str | None, background: Background, crops: tuple[float, ...]) -> CutOut:
+def _cut_out(
+    service: AppService, image: str | None, background: Background, threshold: float, crops: tuple[float, ...]
+) -> CutOut:
+    """Return the cut-out that the components of the page describe. A threshold of 0 is automatic."""
     if image is None:
         raise UserError("there is no image; drop one, or choose an example")
-    return service.cut_out(Path(image), Crop(*crops), background)
+    return service.cut_out(Path(image), Crop(*crops), background, threshold or None)
 
 
 def _enlarged(cut: CutOut) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.errors import UserError
-from dataset.images.background import Background
+from dataset.images.background import USES_THRESHOLD, Background
 from dataset.images.decode import read_image
 from dataset.images.prepare import Prepared, prepare_image
 from dataset.io.files import write_file_atomic
@@ -58,15 +58,19 @@ class CutOut:
     prepared: Prepared
     notices: tuple[str, ...]
     """Sentences for the user."""
+    background_threshold: float | None = None
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that depend on the pixels and the background option."""
-        pixels = f"{self.source.size}{self.background}".encode() + self.source.tobytes()
+        """Eight hexadecimal digits that depend on the pixels and the background options."""
+        threshold = "" if self.background_threshold is None else f"{self.background_threshold:g}"
+        pixels = f"{self.source.size}{self.background}{threshold}".encode() + self.source.tobytes()
         return hashlib.sha256(pixels).hexdigest()[:8]
 
 
-def cut_out(path: Path, size: int, *, crop: Crop, background: Background) -> CutOut:
+def cut_out(
+    path: Path, size: int, *, crop: Crop, background: Background, background_threshold: float | None = None
+) -> CutOut:
     """Read an image file, crop it, and prepare it for a model.
 
     Args:
@@ -74,6 +78,8 @@ def cut_out(path: Path, size: int, *, crop: Crop, background: Background) -> Cut
         size: Edge of the model's images in pixels.
         crop: What to cut off.
         background: How to remove the background (`dataset.images.background`).
+        background_threshold: Threshold of the background; None: from its noise. Without effect on other backgrounds
+            than `auto` and `uniform`.
 
     Raises:
         UserError: the file is not a readable image, is too large, or shows no object, or nothing is left of it.
@@ -82,8 +88,10 @@ def cut_out(path: Path, size: int, *, crop: Crop, background: Background) -> Cut
     source, notices = _read(path, name)
     pixels = np.asarray(source.crop(crop.box(*source.size)))
     cropped = Image.fromarray(pixels)  # without metadata, as it will be stored
-    prepared = prepare_image(cropped, size, background=background)
-    return CutOut(_stem(name), cropped, background, prepared, (*notices, *prepared.notices, prepared.framing))
+    threshold = background_threshold if background in USES_THRESHOLD else None
+    prepared = prepare_image(cropped, size, background=background, background_threshold=threshold)
+    sentences = (*notices, *prepared.notices, prepared.framing)
+    return CutOut(_stem(name), cropped, background, prepared, sentences, threshold)
 
 
 def store(cut: CutOut, folder: Path) -> Path:

@@ -123,6 +123,8 @@ def _stored(name: str, folder: Path) -> tuple[StoredRun | None, str]:
 def _progress(stored: StoredRun | None) -> str:
     if stored is None or not stored.config:
         return "starting: loads the model"
+    if stored.finished:
+        return "makes the mesh again"
     if stored.steps and stored.step >= stored.steps:
         return "all steps are done; refines the colors and writes the mesh and the video"
     return stored.status

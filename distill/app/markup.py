@@ -66,7 +66,10 @@ def _rows(stored: StoredRun | None) -> list[tuple[str, str]]:
         ("Texture refined", "yes" if settings.get("texture") else "no"),
         ("Elevation", f"{config['elevation_deg']:g} degrees" if "elevation_deg" in config else None),
         ("Guidance scale", config.get("guidance_scale")),
+        ("Background", config.get("background")),
+        ("Background threshold", config.get("background_threshold")),
         ("Mesh", f"{stored.mesh['faces']:,} faces" if "faces" in stored.mesh else None),
+        ("Texture", f"{size:,} pixels" if (size := stored.mesh.get("texture_size")) else None),
         ("Duration", format_duration(sum(took.values())) if took else None),
     ]
     return [(name, str(value)) for name, value in rows if value is not None]

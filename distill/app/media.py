@@ -26,6 +26,7 @@ class ResultFiles:
     obj: str | None
     """A ZIP file of the OBJ file, its material and its texture."""
     ply: str | None
+    usdz: str | None
 
 
 def result_files(run: RunState, cache: Path) -> ResultFiles | None:
@@ -47,6 +48,7 @@ def result_files(run: RunState, cache: Path) -> ResultFiles | None:
         _published(folder / "views.png", cache),
         _obj_archive(folder, cache),
         _published(folder / "mesh.ply", cache),
+        _published(folder / "mesh.usdz", cache),
     )
 
 

@@ -6,18 +6,21 @@ from typing import Any, Final, get_args
 
 import gradio as gr
 
-from dataset.images.background import Background
+from dataset.images.background import THRESHOLDS, Background
 from dataset.io.paths import ROOT
 from distill.app.handlers import Actions, InputHandlers, RunView, select
 from distill.app.markup import notices_html, status_html
-from distill.app.presets import QUALITIES, describe
+from distill.app.presets import describe
 from distill.app.service import AppService
+from distill.mesh.export import FACE_LIMIT, FEWEST_FACES
+from distill.quality import QUALITIES
 from train.model.multiview import BUNDLED_MODEL
 
 TITLE: Final = "Isotropic3D"
 TICK_S: Final = 1.0
 GALLERY_TICK_S: Final = 5.0
 EXAMPLES: Final = ("cat", "car", "house", "chair", "mug", "penguin", "robot", "teapot", "apple")
+TEXTURE_CHOICES: Final = (256, 512, 1024, 2048, 4096)
 _PARALLEL: Final = 8  # browsers that one event serves at once
 
 
@@ -52,6 +55,7 @@ class InputPart:
 
     image: Any
     background: Any
+    threshold: Any
     crops: tuple[Any, ...]
     cut_out: Any
     notices: Any
@@ -59,12 +63,19 @@ class InputPart:
     views: Any
     quality: Any
     seed: Any
+    faces: Any
+    texture_size: Any
     start: Any
 
     @property
     def choice(self) -> list[Any]:
         """The components that determine the cut-out."""
-        return [self.image, self.background, *self.crops]
+        return [self.image, self.background, self.threshold, *self.crops]
+
+    @property
+    def mesh(self) -> list[Any]:
+        """The components that determine the mesh."""
+        return [self.faces, self.texture_size]
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class RunPart:
     stop: Any
     resume: Any
     again: Any
+    new_mesh: Any
     preview: Any
     result: Any
     model: Any
@@ -86,7 +98,7 @@ class RunPart:
     @property
     def outputs(self) -> list[Any]:
         """The components that `RunView.updates` changes, in its order."""
-        buttons = [self.stop, self.resume, self.again]
+        buttons = [self.stop, self.resume, self.again, self.new_mesh]
         result = [self.preview, self.result, self.model, self.video, self.sheet, *self.downloads]
         return [self.status, *buttons, *result, self.settings]
 
@@ -120,8 +132,12 @@ def make_page(service: AppService, cache: Path) -> Any:
         _connect_inputs(service, inputs, quiet)
         for event in (
             inputs.start.click(
-                Actions(service).start, [*inputs.choice, inputs.quality, inputs.seed], selected, **quiet
+                Actions(service).start,
+                [*inputs.choice, inputs.quality, inputs.seed, *inputs.mesh],
+                selected,
+                **quiet,
             ),
+            run.new_mesh.click(Actions(service).make_mesh_again, [selected, *inputs.mesh], None, **quiet),
             run.again.click(Actions(service).again, selected, selected, **quiet),
             run.stop.click(Actions(service).stop, selected, None, **quiet),
             run.resume.click(Actions(service).resume, selected, None, **quiet),
@@ -158,9 +174,18 @@ def _input_part(service: AppService) -> InputPart:
                     info="auto removes an even background and keeps any other; uniform insists on an even one; keep "
                     "uses the whole image; rembg removes any background with an optional package.",
                 )
+                threshold = gr.Slider(
+                    0,
+                    THRESHOLDS[1],
+                    0,
+                    step=0.5,
+                    label="Threshold of the background (0: automatic)",
+                    info="For auto and uniform: a larger color difference removes more.",
+                    elem_id="threshold",
+                )
                 with gr.Row():
                     crops = tuple(
-                        gr.Slider(0, 90, 0, step=1, label=f"Cut off {side} (%)", min_width=120)
+                        gr.Slider(0, 90, 0, step=1, label=f"Cut off {side} (%)", min_width=160)
                         for side in ("left", "right", "top", "bottom")
                     )
         with gr.Column(min_width=280):
@@ -172,11 +197,43 @@ def _input_part(service: AppService) -> InputPart:
                 elem_id="quality",
             )
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+            with gr.Accordion("Advanced: the mesh", open=False):
+                default = service.mesh_settings
+                with gr.Row():
+                    faces = gr.Number(
+                        default.faces,
+                        label=f"Faces at most ({FEWEST_FACES:,} to {FACE_LIMIT:,})",
+                        precision=0,
+                        min_width=120,
+                        elem_id="faces",
+                    )
+                    texture_size = gr.Dropdown(
+                        list(TEXTURE_CHOICES),
+                        value=default.texture_size,
+                        label="Texture size (pixels)",
+                        min_width=120,
+                        elem_id="texture-size",
+                    )
+                gr.Markdown("For new runs, and for *New mesh* of a finished run, which repeats no step.")
             start = gr.Button("Start", variant="primary", elem_id="start")
             sample = gr.Button("Sample four views", elem_id="sample")
             gr.HTML("The image and four views that the model samples:", elem_classes="caption")
             views = gr.Image(show_label=False, interactive=False, buttons=[], elem_id="views")
-    return InputPart(image, background, crops, cut_out, notices, sample, views, quality, seed, start)
+    return InputPart(
+        image=image,
+        background=background,
+        threshold=threshold,
+        crops=crops,
+        cut_out=cut_out,
+        notices=notices,
+        sample=sample,
+        views=views,
+        quality=quality,
+        seed=seed,
+        faces=faces,
+        texture_size=texture_size,
+        start=start,
+    )
 
 
 def _run_part() -> RunPart:
@@ -188,6 +245,7 @@ def _run_part() -> RunPart:
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
                 resume = gr.Button("Resume", interactive=False, elem_id="resume")
                 again = gr.Button("Run again with another seed", interactive=False, elem_id="again")
+                new_mesh = gr.Button("New mesh", interactive=False, elem_id="new-mesh")
             with gr.Accordion("Settings and command", open=False):
                 settings = gr.HTML(elem_id="settings")
         with gr.Column(scale=3, min_width=300):
@@ -209,13 +267,13 @@ def _run_part() -> RunPart:
                 )
                 with gr.Row():
                     downloads = tuple(
-                        gr.DownloadButton(f"Download {kind}", elem_id=f"download-{kind.lower()}")
-                        for kind in ("GLB", "OBJ", "PLY")
+                        gr.DownloadButton(f"Download {kind}", size="md", elem_id=f"download-{kind.lower()}")
+                        for kind in ("GLB", "OBJ", "PLY", "USDZ")
                     )
                 gr.HTML("One turn: colors, normals, and the shape without colors", elem_classes="caption")
                 video = gr.Video(show_label=False, autoplay=True, loop=True, interactive=False, elem_id="video")
                 sheet = gr.Image(show_label=False, interactive=False, buttons=["fullscreen"], elem_id="sheet")
-    return RunPart(status, stop, resume, again, preview, result, model, video, sheet, downloads, settings)
+    return RunPart(status, stop, resume, again, new_mesh, preview, result, model, video, sheet, downloads, settings)
 
 
 def _connect_inputs(service: AppService, inputs: InputPart, quiet: dict[str, Any]) -> None:
@@ -223,6 +281,6 @@ def _connect_inputs(service: AppService, inputs: InputPart, quiet: dict[str, Any
     show = {"fn": handlers.show, "inputs": inputs.choice, "outputs": [inputs.cut_out, inputs.notices, inputs.views]}
     inputs.image.change(**show, **quiet)
     inputs.background.change(**show, **quiet)
-    for crop in inputs.crops:
-        crop.release(**show, **quiet)
+    for slider in (inputs.threshold, *inputs.crops):
+        slider.release(**show, **quiet)
     inputs.sample.click(handlers.sample, inputs.choice, [inputs.views, inputs.sample], **quiet)

@@ -17,13 +17,23 @@ import torch
 
 from dataset.errors import UserError
 from dataset.images.background import Background
-from dataset.io.option_checks import check_seed
+from dataset.io.option_checks import check_number, check_seed
 from dataset.io.paths import ROOT
-from distill.app.command import NewRun, distill_command, run_options, sample_command, stored_options, with_seed
+from distill.app.command import (
+    NewRun,
+    distill_command,
+    run_options,
+    sample_command,
+    stored_options,
+    with_mesh,
+    with_seed,
+)
 from distill.app.inputs import Crop, CutOut, cut_out, store
 from distill.app.library import RunState, free_seed, read_state, run_folders
-from distill.app.presets import QUALITIES, QualityName
 from distill.app.queue import TaskQueue, TaskState
+from distill.mesh.export import FACE_LIMIT, FEWEST_FACES, TEXTURE_SIZES, MeshSettings
+from distill.mesh.export import PRESETS as MESH_PRESETS
+from distill.quality import QUALITIES, QualityName
 from distill.runs.plan import default_preset
 from distill.sds.schedule import PRESETS
 from distill.view.run import read_run
@@ -77,15 +87,26 @@ class AppService:
 
     def steps(self, quality: QualityName) -> int:
         """Return the number of steps of a quality preset."""
-        return max(1, round(PRESETS[self.preset].steps * QUALITIES[quality].steps_scale * self.steps_scale))
+        return max(1, round(QUALITIES[quality].steps(PRESETS[self.preset].steps) * self.steps_scale))
 
-    def cut_out(self, image: Path, crop: Crop, background: Background) -> CutOut:
+    @property
+    def mesh_settings(self) -> MeshSettings:
+        """Settings of the mesh by default."""
+        return MESH_PRESETS[self.preset]
+
+    def cut_out(self, image: Path, crop: Crop, background: Background, threshold: float | None = None) -> CutOut:
         """Return an image as the model will see it.
+
+        Args:
+            image: The image file.
+            crop: What to cut off.
+            background: How to remove the background.
+            threshold: Threshold of the background; None: from its noise.
 
         Raises:
             UserError: the image cannot be used.
         """
-        return cut_out(image, self.image_size, crop=crop, background=background)
+        return cut_out(image, self.image_size, crop=crop, background=background, background_threshold=threshold)
 
     def unknown_warning(self, cut: CutOut) -> str:
         """Return a warning if the image is unlike the model's training images, otherwise an empty string.
@@ -113,7 +134,14 @@ class AppService:
         if state is None or state.status in ("failed", "stopped", "finished"):
             self._samples.submit(
                 name,
-                lambda device: sample_command(image, self.model, cut.background, path, device),
+                lambda device: sample_command(
+                    image,
+                    self.model,
+                    path,
+                    device,
+                    background=cut.background,
+                    background_threshold=cut.background_threshold,
+                ),
                 self.out / LOGS / f"sample-{image.stem}.log",
             )
         return self._samples.wait(name, 0.0), path
@@ -122,21 +150,45 @@ class AppService:
         """Wait until the views of an image are sampled, for at most `timeout_s` seconds."""
         return self._samples.wait(f"{_SAMPLE_TASK}{cut.stem}-{cut.digest}", timeout_s)
 
-    def start(self, cut: CutOut, quality: QualityName, seed: int) -> str:
+    def start(
+        self,
+        cut: CutOut,
+        quality: QualityName,
+        seed: int,
+        *,
+        faces: int | None = None,
+        texture_size: int | None = None,
+    ) -> str:
         """Append a run to the queue and return its name. The same request again resumes or shows the same run.
+
+        A finished run gets another mesh if `faces` or `texture_size` differ.
 
         Args:
             cut: The image.
             quality: The quality preset.
             seed: Seed of the run.
+            faces: Face budget of the mesh; None: the default.
+            texture_size: Edge of the texture in pixels; None: the default.
 
         Raises:
-            UserError: the seed is invalid, the image cannot be stored, or too many runs are waiting.
+            UserError: the seed or a setting of the mesh is invalid, the image cannot be stored, or too many runs are
+                waiting.
         """
         check_seed("the seed", seed)
+        faces, texture_size = self._checked_mesh(faces, texture_size)
         image = store(cut, self.out / IMAGES)
         name = f"{image.stem}-{quality}-seed-{seed}"
-        request = NewRun(image, self.model, cut.background, quality, seed, self.steps(quality))
+        request = NewRun(
+            image,
+            self.model,
+            cut.background,
+            quality,
+            seed,
+            self.steps(quality),
+            background_threshold=cut.background_threshold,
+            faces=faces,
+            texture_size=texture_size,
+        )
         self._submit(name, run_options(request))
         return name
 
@@ -147,6 +199,34 @@ class AppService:
             UserError: there is no such run, or its settings or its image are not complete.
         """
         self._submit(name, self.options(name))
+
+    def make_mesh_again(self, name: str, *, faces: int | None, texture_size: int | None) -> None:
+        """Append a finished run to the queue with other settings of the mesh. Its steps are not repeated.
+
+        Args:
+            name: The run.
+            faces: Face budget of the mesh; None: the default.
+            texture_size: Edge of the texture in pixels; None: the default.
+
+        Raises:
+            UserError: there is no such run, it is not finished, its settings or its image are not complete, or a
+                setting of the mesh is invalid.
+        """
+        faces, texture_size = self._checked_mesh(faces, texture_size)
+        state = self.state(name)
+        if state is not None and state.status != "finished":
+            raise UserError("this run is not finished; wait for its end, or resume it")
+        self._submit(name, with_mesh(self.options(name), faces, texture_size))
+
+    def _checked_mesh(self, faces: int | None, texture_size: int | None) -> tuple[int | None, int | None]:
+        """Check settings of the mesh. Return them with None for those that equal the default."""
+        check_number("the number of faces", faces, FEWEST_FACES, FACE_LIMIT)
+        check_number("the texture size", texture_size, *TEXTURE_SIZES)
+        default = self.mesh_settings
+        return (
+            None if faces == default.faces else faces,
+            None if texture_size == default.texture_size else texture_size,
+        )
 
     def again(self, name: str) -> str:
         """Append a run like `name` with another seed to the queue, and return its name.

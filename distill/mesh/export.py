@@ -34,10 +34,15 @@ from distill.mesh.isosurface import (
     vertex_normals,
 )
 from distill.mesh.surface_color import PointFunction, SurfaceColor, color_along_normals
+from distill.mesh.usdz import usdz
 from distill.mesh.uv_unwrap import UnwrapMethod, unwrap
 
-Format = Literal["glb", "obj", "ply", "points"]
+Format = Literal["glb", "obj", "ply", "points", "usdz"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+MAIN_FILES: Final[Mapping[Format, str]] = {
+    **{"glb": "mesh.glb", "obj": "mesh.obj", "ply": "mesh.ply", "points": "mesh-points.ply", "usdz": "mesh.usdz"}
+}
+"""The file of each format in a run folder; an OBJ file has its material and texture beside it."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ _ROWS_PER_CALL: Final = 1 << 13  # surface points per call; each needs the albed
 _REACH_CELLS: Final = 2.0  # largest distance between mesh and surface of the field, in cells of the density grid
 _SIMPLIFICATIONS: Final = 4  # maximum number of rounds; cleaning makes more edges collapsible
 FACE_LIMIT: Final = 200_000  # with more faces, unwrapping takes minutes
+FEWEST_FACES: Final = 100
+TEXTURE_SIZES: Final = (16, 8192)  # smallest and largest edge in texels
 EMPTY_OPACITY: Final = 0.05  # of a diameter at the highest density; a field with less is empty
 
 
@@ -80,8 +87,8 @@ class MeshSettings:
         _in_range("threshold", self.threshold, 1e-6, 1e6)
         _in_range("threshold_fraction", self.threshold_fraction, 0.01, 0.99)
         _in_range("floater_fraction", self.floater_fraction, 0.0, 1.0)
-        _in_range("faces", self.faces, 100, FACE_LIMIT)
-        _in_range("texture_size", self.texture_size, 16, 8192)
+        _in_range("faces", self.faces, FEWEST_FACES, FACE_LIMIT)
+        _in_range("texture_size", self.texture_size, *TEXTURE_SIZES)
         _in_range("unwrap_seconds", self.unwrap_seconds, 0.0, 86_400.0)
         _in_range("points", self.points, 1, 10_000_000)
 
@@ -133,7 +140,7 @@ def export_mesh(
         out: Path NAME.glb of the GLB file. Files of other formats are written beside it.
         settings: Settings of the mesh.
         kinds: Formats of the files to write. glb: NAME.glb. obj: NAME.obj, NAME.mtl and NAME.png. ply: NAME.ply, with a
-            color per vertex. points: NAME-points.ply, a point cloud.
+            color per vertex. points: NAME-points.ply, a point cloud. usdz: NAME.usdz, textured.
         device: Device of the field.
 
     Raises:
@@ -149,7 +156,7 @@ def export_mesh(
     color = _color_of_rows(color_along_normals(density, albedo, reach), device)
     files: dict[str, bytes] = {}
     textured = None
-    if {"glb", "obj"} & set(kinds):
+    if {"glb", "obj", "usdz"} & set(kinds):
         textured = texture_of(surface, color, settings)
         files |= _textured_files(textured, out.stem, kinds)
     files |= _plain_files(surface, color, out.stem, kinds, settings.points)
@@ -222,6 +229,8 @@ def _textured_files(textured: TexturedMesh, stem: str, kinds: Sequence[Format]) 
         files[f"{stem}.png"] = formats.png(textured.texture)
         files[f"{stem}.mtl"] = formats.mtl(f"{stem}.png")
         files[f"{stem}.obj"] = formats.obj(textured, f"{stem}.mtl")
+    if "usdz" in kinds:
+        files[f"{stem}.usdz"] = usdz(textured)
     return files
 
 

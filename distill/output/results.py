@@ -1,5 +1,6 @@
 """Write the results of a distillation: field, sheet of views, turntable video, mesh and metrics."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataset.errors import UserError, one_line
 from distill.mesh import export
+from distill.nerf.field import Field
 from distill.output.preview import PREVIEW_ELEVATION_DEG, ViewRenderer, view_distance, view_renderer
-from distill.output.summary import RunSeconds, metrics, write_metrics
+from distill.output.summary import RunSeconds, mesh_metrics, metrics, write_metrics
 from distill.output.turntable import write_turntable, write_views
 from distill.sds.checkpoint import Distillation
 from distill.sds.loss_log import LOSSES, METRICS, read_losses
@@ -62,15 +65,56 @@ def write_results(
     durations = RunSeconds(distill_s, time.perf_counter() - started, texture=texture_s)
     stored = {"warnings": list(warnings)} if warnings else {}
     write_metrics(out / METRICS, stored | metrics(state, settings, losses, coverage, durations=durations))
-    device = field.grid.table.device
-    with torch.no_grad():
-        report = export.export_mesh(
-            field.density, field.albedo, field.radius, out / "mesh.glb", mesh_settings, kinds=kinds, device=device
-        )
+    report = _write_mesh(field, out, mesh_settings, kinds)
     durations = replace(durations, mesh=report.seconds)
     values = metrics(state, settings, losses, coverage, report=report, durations=durations)
     write_metrics(out / METRICS, stored | values)
     return report
+
+
+def replace_mesh(
+    field: Field, out: Path, mesh_settings: export.MeshSettings, kinds: Sequence[export.Format]
+) -> export.MeshReport:
+    """Write the mesh files of a finished distillation again, and store the statistics of the mesh in metrics.json.
+
+    Args:
+        field: The final field.
+        out: The run folder.
+        mesh_settings: Settings of the mesh.
+        kinds: Formats of the mesh files to write.
+
+    Returns:
+        Statistics of the mesh.
+
+    Raises:
+        UserError: the field is empty or contains NaN, or metrics.json is damaged.
+    """
+    report = _write_mesh(field, out, mesh_settings, kinds)
+    path = out / METRICS
+    if path.is_file():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["mesh"] = mesh_metrics(report)
+            values["took"]["seconds"]["mesh"] = round(report.seconds, 2)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({one_line(error)}); remove it, and repeat the command") from error
+        write_metrics(path, values)
+    return report
+
+
+def _write_mesh(
+    field: Field, out: Path, settings: export.MeshSettings, kinds: Sequence[export.Format]
+) -> export.MeshReport:
+    with torch.no_grad():
+        return export.export_mesh(
+            field.density,
+            field.albedo,
+            field.radius,
+            out / "mesh.glb",
+            settings,
+            kinds=kinds,
+            device=field.grid.table.device,
+        )
 
 
 def _write_video(render: ViewRenderer, path: Path, distance: float) -> list[float]:

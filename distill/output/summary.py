@@ -65,7 +65,7 @@ def metrics(
             "coverage_lowest": _rounded(np.min(coverage)),
             "coverage_highest": _rounded(np.max(coverage)),
         },
-        "mesh": None if report is None else {k: v for k, v in asdict(report).items() if k != "seconds"},
+        "mesh": None if report is None else mesh_metrics(report),
         "took": {
             "seconds": {name: round(value, 2) for name, value in asdict(durations).items() if value is not None},
             "views_per_s": round(views_until(settings, settings.steps) / durations.distill, 2)
@@ -74,6 +74,11 @@ def metrics(
             **_memory(state),
         },
     }
+
+
+def mesh_metrics(report: MeshReport) -> dict[str, Any]:
+    """Return the statistics of a mesh as stored in `metrics.json`: without the duration, which is not reproducible."""
+    return {name: value for name, value in asdict(report).items() if name != "seconds"}
 
 
 def final_losses(losses: Losses, steps: int) -> dict[str, float]:

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from dataset.errors import UserError, one_line
+from dataset.images.background import Background
 from dataset.images.prepare import Prepared
 from dataset.io.files import write_json_atomic
 from dataset.io.lock import locked_folder
@@ -26,7 +27,8 @@ from distill.config import DistillRequest
 from distill.mesh import export
 from distill.output.preview import write_preview
 from distill.output.results import write_results
-from distill.runs.finished import CONFIG, RESULTS, finished_faces, remove_marker, write_marker
+from distill.runs.finished import CONFIG, RESULTS, FinishedRun, chosen, finished_run, remove_marker, write_marker
+from distill.runs.remesh import make_mesh_again
 from distill.sds.checkpoint import CHECKPOINT, Distillation, check_same_request
 from distill.sds.guidance import Guidance, model_guidance
 from distill.sds.loop import PREVIEWS, Watch, distill
@@ -56,6 +58,13 @@ class Job:
     model_name: str  # as given on the command line
     request: DistillRequest
     formats: tuple[export.Format, ...] = ("glb",)
+    faces: int | None = None
+    """Face budget of the mesh; None: that of the preset."""
+    texture_size: int | None = None
+    """Edge of the texture in texels; None: that of the preset."""
+    background: Background = "auto"
+    """How the background of the image was removed. The request has the hash of the result instead."""
+    background_threshold: float | None = None
     compile: CompileChoice = "auto"
     warnings: tuple[str, ...] = ()
     """Sentences about the image, which the run stores with its results. They are not part of the request."""
@@ -70,12 +79,46 @@ class Job:
         """The content of config.json when the run starts. `--dry-run` prints the same content."""
         paths = {"image": str(self.image), "model": self.model_name, "out": str(self.out)}
         warnings = {"warnings": list(self.warnings)} if self.warnings else {}
-        return {**paths, **warnings, **self.request.as_json()}
+        background: dict[str, Any] = {"background": self.background}
+        if self.background_threshold is not None:
+            background["background_threshold"] = self.background_threshold
+        return {**paths, **background, **warnings, **self.mesh_config, **self.request.as_json()}
+
+    @property
+    def mesh_config(self) -> dict[str, Any]:
+        """The entry of config.json for mesh settings that differ from the preset's; empty if none does."""
+        of_preset = chosen(export.PRESETS[self.request.preset])
+        changed = {name: value for name, value in chosen(self.mesh_settings).items() if value != of_preset[name]}
+        return {"mesh_settings": changed} if changed else {}
+
+    @property
+    def mesh_settings(self) -> export.MeshSettings:
+        """Settings of the mesh. They are not part of the request."""
+        settings = export.PRESETS[self.request.preset]
+        return replace(
+            settings,
+            faces=settings.faces if self.faces is None else self.faces,
+            texture_size=settings.texture_size if self.texture_size is None else self.texture_size,
+        )
 
     @property
     def finished_faces(self) -> int | None:
-        """Number of faces of the mesh if this run is finished, otherwise None."""
-        return finished_faces(self.out, self.request, self.formats)
+        """Number of faces of the mesh if this run is finished and has the mesh of this job, otherwise None."""
+        run = finished_run(self.out, self.request)
+        if run is None or not run.has_field or not run.has_mesh(self.mesh_settings, self.formats):
+            return None
+        return run.faces
+
+    @property
+    def with_other_mesh(self) -> FinishedRun | None:
+        """The finished run in the folder if its mesh has other settings or fewer formats than this job's."""
+        run = finished_run(self.out, self.request)
+        return None if run is None or run.has_mesh(self.mesh_settings, self.formats) else run
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the image must be distilled; False if the run is finished, even if its mesh must be made again."""
+        return self.finished_faces is None and self.with_other_mesh is None
 
 
 def load_run_model(folder: Path, device: torch.device) -> MultiViewModel:
@@ -92,6 +135,8 @@ def run_job(
     watch: Watch | None = None,
 ) -> int:
     """Distill the image of a job and write all results. If the run was interrupted before, resume it.
+
+    If the run is finished, only its mesh is made again, and the model is not loaded.
 
     Args:
         job: The run.
@@ -112,6 +157,17 @@ def run_job(
     with _folder_is_writable(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
     with locked_folder(job.out, "distillation"):
+        if (run := job.with_other_mesh) is not None:
+            with _errors_name_folder(job.out):
+                return make_mesh_again(
+                    job.out,
+                    job.request,
+                    run,
+                    job.mesh_settings,
+                    job.formats,
+                    config=job.mesh_config,
+                    device=device,
+                )
         check_same_request(job.out / CHECKPOINT, job.request.as_json())
         _start_folder(job)
         model = loaded()
@@ -121,14 +177,14 @@ def run_job(
             report = write_results(
                 state,
                 job.request.settings,
-                export.PRESETS[job.request.preset],
+                job.mesh_settings,
                 job.out,
                 kinds=job.formats,
                 warnings=job.warnings,
                 texture_s=texture_s,
             )
             _write_config(job, mesh={**asdict(report), "formats": job.formats})
-            write_marker(job.out, job.request, report.faces, job.formats)
+            write_marker(job.out, job.request, report.faces, job.formats, job.mesh_settings)
     return report.faces
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from dataset.errors import UserError
-from dataset.images.background import Background
+from dataset.images.background import Background, check_threshold
 from dataset.images.prepare import Prepared, prepare_image
 from dataset.io.option_checks import check_number, check_seed
-from distill.config import DistillArgs, DistillRequest, Preset, TextureChoice
-from distill.mesh.export import Format
+from distill.config import DistillArgs, DistillRequest, Preset
+from distill.mesh.export import FACE_LIMIT, FEWEST_FACES, TEXTURE_SIZES, Format
+from distill.quality import QUALITIES, QualityName, TextureChoice
 from distill.runs.job import Job
 from distill.runs.sequential import RunOutcome
 from distill.sds.schedule import PRESETS, DistillSettings
@@ -54,7 +55,12 @@ class SharedOptions:
     formats: tuple[Format, ...] = ("glb",)
     compile: CompileChoice = "auto"
     background: Background = "auto"
-    texture: TextureChoice = "auto"
+    background_threshold: float | None = None
+    quality: QualityName = "normal"
+    texture: TextureChoice | None = None
+    """None: that of the quality."""
+    faces: int | None = None
+    texture_size: int | None = None
 
 
 def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
@@ -92,7 +98,11 @@ def plan_command(args: DistillArgs) -> tuple[list[Job], list[RunOutcome]]:
         formats=args.formats,
         compile=args.compile,
         texture=args.texture,
+        quality=args.quality,
         background=args.background,
+        background_threshold=args.background_threshold,
+        faces=args.faces,
+        texture_size=args.texture_size,
     )
     jobs, refused = plan_jobs(options, model, inputs)
     if args.is_single and refused:
@@ -108,6 +118,9 @@ def _check_numbers(args: DistillArgs) -> None:
     check_number("--steps", args.steps, 1)
     check_number("--preview-every", args.preview_every, 1)
     check_number("--num-seeds", args.num_seeds, 1)
+    check_number("--faces", args.faces, FEWEST_FACES, FACE_LIMIT)
+    check_number("--texture-size", args.texture_size, *TEXTURE_SIZES)
+    check_threshold(args.background, args.background_threshold)
     check_seed("--seed", args.seed)
     check_seed("--seed + --num-seeds - 1", args.seed + args.num_seeds - 1)
 
@@ -160,6 +173,10 @@ def plan_jobs(
                 model_name=str(options.model),
                 request=request,
                 formats=tuple(dict.fromkeys(("glb", *options.formats))),
+                faces=options.faces,
+                texture_size=options.texture_size,
+                background=options.background,
+                background_threshold=options.background_threshold,
                 compile=options.compile,
             )
         )
@@ -246,10 +263,11 @@ def preset_settings(preset: Preset, image_size: int, texture: TextureChoice = "a
 
 
 def _settings(options: SharedOptions, preset: Preset, image_size: int) -> DistillSettings:
-    settings = preset_settings(preset, image_size, options.texture)
+    quality = QUALITIES[options.quality]
+    settings = preset_settings(preset, image_size, options.texture or quality.texture)
     return replace(
         settings,
-        steps=settings.steps if options.steps is None else options.steps,
+        steps=quality.steps(settings.steps) if options.steps is None else options.steps,
         preview_every=settings.preview_every if options.preview_every is None else options.preview_every,
         reference_weight=options.reference_weight,
     )
@@ -258,6 +276,8 @@ def _settings(options: SharedOptions, preset: Preset, image_size: int) -> Distil
 def _prepared(image: Path, size: int, options: SharedOptions) -> Prepared | UserError:
     """Prepare an image for the model at an edge of `size` pixels; return the error if the image cannot be used."""
     try:
-        return prepare_image(image, size, background=options.background)
+        return prepare_image(
+            image, size, background=options.background, background_threshold=options.background_threshold
+        )
     except UserError as error:
         return error

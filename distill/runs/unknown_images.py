@@ -25,19 +25,19 @@ def with_unknown_warnings(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         UserError: the model's table of known objects is damaged, or belongs to another image encoder.
     """
-    images = {job.image: job.prepared.rgb for job in jobs if job.finished_faces is None}
+    images = {job.image: job.prepared.rgb for job in jobs if job.needs_model}
     if not images:
         return list(jobs)
     found = unknown_warnings(jobs[0].model, [(str(image), rgb) for image, rgb in images.items()])
     warnings = {image: warning for image, warning in zip(images, found, strict=True) if warning is not None}
     changed = [
         replace(job, warnings=(*job.warnings, warnings[job.image]))
-        if job.image in warnings and job.finished_faces is None
+        if job.image in warnings and job.needs_model
         else job
         for job in jobs
     ]
     for image, warning in warnings.items():
-        if not all(_is_stored(job) for job in changed if job.image == image and job.finished_faces is None):
+        if not all(_is_stored(job) for job in changed if job.image == image and job.needs_model):
             logger.warning("%s", warning)
     return changed
 

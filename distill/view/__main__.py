@@ -1,19 +1,15 @@
 """Show the results and the progress of `python -m distill` in a browser: `python -m distill.view OUT [OUT ...]`."""
 
-import webbrowser
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import tyro
 
 from dataset.errors import UserError, run_cli
-from dataset.io.files import write_file_atomic
 from dataset.io.options import HiddenDefault
-from distill.view.run import StoredRun, find_runs, read_run
-from distill.view.run_page import index_page, run_page
+from distill.view.browser import open_in_browser
+from distill.view.files import write_pages
 from distill.view.server import serve
 
 
@@ -48,51 +44,18 @@ def main(args: ViewArgs) -> int:
         for path in write_pages(args.folders, args.out):
             print(path)
         if args.open:
-            webbrowser.open(args.out.absolute().as_uri())
+            open_in_browser(args.out.absolute().as_uri())
         return 0
     with serve(args.folders, args.port) as server:
         address = "http://{}:{}/".format(*server.server_address)
         print(f"{address} (stop with Ctrl-C)", flush=True)
         if args.open:
-            webbrowser.open(address)
+            open_in_browser(address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
     return 0
-
-
-def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the pages of all runs in some folders as HTML files.
-
-    Args:
-        folders: Run folders, or folders that contain run folders.
-        out: The HTML file. For a single run it is the page of this run. For several runs it is the overview, and the
-            pages of the runs are files beside it.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: a folder contains no run, or a file of a run is not valid.
-    """
-    runs = [read_run(folder, name) for name, folder in find_runs(folders).items()]
-    if len(runs) == 1:
-        _write(out, run_page(runs[0]))
-        return [out]
-    pages = {run.name: out.with_name(f"{out.stem}-{number}.html") for number, run in enumerate(runs, 1)}
-
-    def href(run: StoredRun) -> str:
-        return quote(pages[run.name].name)
-
-    for run in runs:
-        _write(pages[run.name], run_page(run, back=("All runs", quote(out.name))))
-    _write(out, index_page(runs, href))
-    return [out, *pages.values()]
-
-
-def _write(path: Path, page: str) -> None:
-    write_file_atomic(path, page.encode())
 
 
 if __name__ == "__main__":

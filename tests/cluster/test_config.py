@@ -17,6 +17,7 @@ from cluster.driver import WORKER_PACKAGES
 from cluster.render_job import MOUNT
 from dataset.io.ray_env import exclude_all_but
 from render.system_check import SYSTEM_LIBRARIES
+from tests.support.docker import apt_packages, docker_copies, docker_stages, is_sent_to_docker
 from tests.support.paths import ROOT
 
 NAMES = ["render", "local", "train", "aws", "gcp"]
@@ -25,13 +26,6 @@ CLOUDS = ["aws", "gcp"]
 
 def load(name: str) -> dict:
     return yaml.safe_load((ROOT / "cluster" / f"{name}.yaml").read_text())
-
-
-def apt_packages(text: str) -> set[str]:
-    """Packages in a Dockerfile's `apt-get install` lines, including continued lines."""
-    joined = text.replace("\\\n", " ")
-    found = re.findall(r"apt-get install -y --no-install-recommends ([^&\n]+)", joined)
-    return set(" ".join(found).split())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,21 +128,21 @@ def test_set_up_installs_the_libraries_that_check_lists():
 
 
 def test_dockerfile_installs_the_libraries_that_check_lists():
-    text = (ROOT / "Dockerfile").read_text()
-    assert apt_packages(text) == {*SYSTEM_LIBRARIES.values(), "openssh-client", "rsync", "tmux"}
-    assert re.search(r"^FROM python:3\.11-slim-", text, re.MULTILINE)
+    node = docker_stages()["node"]
+    assert apt_packages(node) == {*SYSTEM_LIBRARIES.values(), "openssh-client", "rsync", "tmux"}
+    assert re.search(r"^FROM python:3\.11-slim-", node, re.MULTILINE)
+
+
+def test_the_node_is_the_last_stage_which_is_built_by_default():
+    assert list(docker_stages())[-1] == "node"
 
 
 def test_dockerfile_copies_files_that_exist_and_reach_the_builder():
-    copies = re.findall(r"^COPY (\S+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert copies
-    ignored = (ROOT / ".dockerignore").read_text().split()
-    for source, target in copies:
-        assert (ROOT / source).is_file()
-        assert ignored[0] == "*"
-        assert f"!{source}" in ignored
-        for name in CLOUDS:  # whose set-up reads it
-            assert f"--constraint {target}" in " ".join(load(name)["head_setup_commands"])
+    (copied,) = docker_copies(docker_stages()["node"])
+    source, target = copied
+    assert is_sent_to_docker(source)
+    for name in CLOUDS:  # whose set-up reads it
+        assert f"--constraint {target}" in " ".join(load(name)["head_setup_commands"])
 
 
 def test_nodes_and_drivers_have_the_same_ray():

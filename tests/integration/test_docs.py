@@ -81,7 +81,10 @@ def option_exists(option: str) -> bool:
     return option in source_text() or re.search(rf"^    {field}: ", source_text(), re.M) is not None
 
 
-FOREIGN_OPTIONS = {"--nproc-per-node", "--tmux", "--stop", "--tag"}  # of torchrun, ray submit and docker
+FOREIGN_OPTIONS = {
+    *("--nproc-per-node", "--tmux", "--stop"),  # of torchrun and ray
+    *("--tag", "--target", "--rm", "--publish", "--volume", "--build-arg", "--gpus"),  # of docker
+}
 
 
 @pages

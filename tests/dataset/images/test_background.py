@@ -144,3 +144,47 @@ def test_an_image_in_which_rembg_finds_nothing_is_refused(monkeypatch: pytest.Mo
     )
     with pytest.raises(UserError, match="rembg found no object in the image; give a cut-out, or --background keep"):
         prepare_image(noise(), 64, background="rembg")
+
+
+def two_colors() -> Image.Image:
+    """A red disc on green, with a square of nearly the same green beside it."""
+    picture = disc_on((40, 160, 60))
+    ImageDraw.Draw(picture).rectangle((4, 4, 30, 30), (60, 170, 80))
+    return picture
+
+
+def test_a_threshold_decides_what_belongs_to_the_background() -> None:
+    default, low, high = (
+        prepare_image(two_colors(), 64, background="uniform", background_threshold=threshold)
+        for threshold in (None, 2.0, 20.0)
+    )
+    assert equal(default, low)
+    assert not equal(default, high)
+    assert equal(high, prepare_image(disc_on((40, 160, 60)), 64))  # the square is gone
+
+
+def test_with_a_threshold_white_is_removed_like_any_other_background() -> None:
+    picture = disc_on("white")
+    ImageDraw.Draw(picture).rectangle((4, 4, 30, 30), (238, 240, 238))  # darker than noise on white
+    assert not equal(prepare_image(picture, 64), prepare_image(disc_on("white"), 64))
+    prepared = prepare_image(picture, 64, background_threshold=20.0)
+    assert equal(prepared, prepare_image(disc_on("white"), 64, background="uniform"))
+
+
+@pytest.mark.parametrize(
+    ("how", "threshold", "message"),
+    [
+        ("auto", 0.4, "--background-threshold is 0.4; it must be between"),
+        ("uniform", float("nan"), "--background-threshold is nan"),
+        ("keep", 5.0, "no effect with --background keep; leave it out, or"),
+        ("rembg", 5.0, "no effect with --background rembg"),
+    ],
+)
+def test_an_unusable_threshold_is_refused(how: Background, threshold: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepare_image(disc_on("white"), 64, background=how, background_threshold=threshold)
+
+
+def test_a_cut_out_needs_no_threshold() -> None:
+    prepared = prepare_image(disc_on((0, 0, 0, 0), "RGBA"), 64, background_threshold=9.0)
+    assert any("already transparent" in notice for notice in prepared.notices)

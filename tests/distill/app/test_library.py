@@ -74,6 +74,7 @@ def test_a_run_of_another_process_is_running(out: Path) -> None:
         (TaskState("a", "waiting", before=2), "new", "waiting", "waits for the device; 2 before it"),
         (TaskState("a", "running"), "new", "running", "loads the model"),
         (TaskState("a", "running"), "part", "running", "step 4 of 6"),
+        (TaskState("a", "running"), "done", "running", "makes the mesh again"),
         (TaskState("a", "failed", "the disk is full"), "part", "failed", "the disk is full"),
         (TaskState("a", "failed", "no memory"), "new", "failed", "no memory"),
         (TaskState("a", "stopped"), "new", "stopped", "no step"),

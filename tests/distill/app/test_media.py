@@ -31,6 +31,12 @@ def test_results_are_copied(out: Path, tmp_path: Path) -> None:
             name: name for name in ("mesh.obj", "mesh.mtl", "mesh.png")
         }
     assert files.ply is None
+    assert files.usdz is None
+    (out / "done" / "mesh.usdz").write_text("usdz")
+    files = result_files(read_state("done", out / "done", None), tmp_path)
+    assert files is not None
+    assert files.usdz is not None
+    assert Path(files.usdz).read_text() == "usdz"
 
 
 def test_an_unfinished_run_has_no_results(out: Path, tmp_path: Path) -> None:

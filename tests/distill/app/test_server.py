@@ -108,7 +108,7 @@ def test_other_paths_lead_nowhere(app: RunningApp) -> None:
 def test_an_input_may_name_only_an_uploaded_file(app: RunningApp) -> None:
     for path in (str(app.out.parent / "secret.txt"), "/etc/passwd", "https://example.org/a.png"):
         image = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
-        answer = call(app, "show", [image, "auto", 0, 0, 0, 0])
+        answer = call(app, "show", [image, "auto", 0, 0, 0, 0, 0])
         assert "process_completed" in answer
         assert '"success":false' in answer.replace(" ", ""), answer
         assert "secret" not in answer.replace("secret.txt", "")
@@ -128,7 +128,7 @@ def test_uploads_are_read_by_the_bounded_reader(app: RunningApp) -> None:
     ):
         path = json.loads(upload(app, name, content)[1])[0]
         image = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": name}
-        assert message in call(app, "show", [image, "auto", 0, 0, 0, 0]), name
+        assert message in call(app, "show", [image, "auto", 0, 0, 0, 0, 0]), name
 
 
 def test_the_name_of_an_upload_cannot_lead_out_of_the_cache(app: RunningApp) -> None:

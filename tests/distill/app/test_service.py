@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dataset.errors import UserError
 from distill.app import service as module
 from distill.app.inputs import Crop, CutOut
-from distill.app.presets import QUALITIES, describe
+from distill.app.presets import describe
 from distill.app.service import AppService, device_names
+from distill.quality import QUALITIES
 from tests.support.distill_micro import draw
 from tests.support.paths import ROOT
 from train.model.multiview import BUNDLED_MODEL
@@ -31,7 +34,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppServ
     monkeypatch.setattr(
         module,
         "sample_command",
-        lambda image, model, background, out, device: (
+        lambda image, model, out, device, **background: (
             *(sys.executable, "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.parent.mkdir(); p.touch()"),
             str(out),
         ),
@@ -57,7 +60,7 @@ def test_a_run_is_listed_at_once_and_the_same_request_is_the_same_run(service: A
 
 def test_presets_scale_the_number_of_steps(service: AppService) -> None:
     assert [service.steps(name) for name in QUALITIES] == [50, 200, 400]
-    assert "min on 2 cores" in describe("normal", measured=True)
+    assert "about 5.5 min on 2 cores" in describe("normal", measured=True)
     assert "min" not in describe("normal", measured=False)
 
 
@@ -79,9 +82,56 @@ def test_views_are_sampled_once(service: AppService, cut: CutOut) -> None:
     assert service.sample(cut) == (None, path)
 
 
+def written_options(service: AppService, name: str) -> str:
+    """The options with which the run was started last, without those of the mesh."""
+    return " ".join(service.options(name))
+
+
+def test_settings_of_the_mesh_are_passed_on_but_not_part_of_the_name(service: AppService, cut: CutOut) -> None:
+    name = service.start(cut, "draft", 0, faces=2000, texture_size=256)
+    assert written_options(service, name).endswith("--faces 2000 --texture-size 256")
+    default = service.mesh_settings
+    assert service.start(cut, "draft", 0, faces=default.faces, texture_size=default.texture_size) == name
+    assert "--faces" not in written_options(service, name)
+    assert "--faces" in written_options(service, service.start(cut, "draft", 1, faces=100))
+
+
+def test_a_finished_run_gets_another_mesh(service: AppService, cut: CutOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = service.start(cut, "draft", 0, faces=2000)
+    with pytest.raises(UserError, match="is not finished"):
+        service.make_mesh_again(name, faces=500, texture_size=None)
+    state = service.state(name)
+    assert state is not None
+    monkeypatch.setattr(service, "state", lambda _: replace(state, status="finished"))
+    service.make_mesh_again(name, faces=500, texture_size=64)
+    assert written_options(service, name).endswith("--faces 500 --texture-size 64")
+    service.make_mesh_again(name, faces=None, texture_size=None)
+    assert "--faces" not in written_options(service, name)
+    with pytest.raises(UserError, match="the number of faces is 5"):
+        service.make_mesh_again(name, faces=5, texture_size=None)
+
+
+def test_the_threshold_of_the_background_is_part_of_the_name(service: AppService, tmp_path: Path) -> None:
+    image = tmp_path / "box.png"
+    Image.new("RGB", (40, 40), (40, 160, 60)).save(image)
+    with Image.open(image) as picture:
+        picture.paste((200, 30, 30), (10, 10, 30, 30))
+        picture.save(image)
+    plain, with_threshold = (service.cut_out(image, Crop(), "auto", threshold) for threshold in (None, 12.5))
+    assert plain.digest != with_threshold.digest
+    assert service.cut_out(image, Crop(), "keep", 12.5).background_threshold is None  # of no effect
+    name = service.start(with_threshold, "draft", 0)
+    assert with_threshold.digest in name
+    assert "--background auto --background-threshold 12.5" in written_options(service, name)
+    with pytest.raises(UserError, match="--background-threshold is 99"):
+        service.cut_out(image, Crop(), "auto", 99.0)
+
+
 def test_invalid_requests_are_refused(service: AppService, cut: CutOut) -> None:
     with pytest.raises(UserError, match="the seed"):
         service.start(cut, "draft", -1)
+    with pytest.raises(UserError, match="the texture size is 1"):
+        service.start(cut, "draft", 0, texture_size=1)
     for name in ("missing", "../..", "/etc"):
         assert service.state(name) is None
         with pytest.raises(UserError, match="this run is gone"):

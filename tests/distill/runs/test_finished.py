@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from distill.config import DistillRequest
-from distill.runs.finished import CONFIG, DONE, RESULTS, finished_faces, remove_marker, write_marker
+from distill.mesh.export import PRESETS
+from distill.runs.finished import CONFIG, DONE, FIELD, RESULTS, finished_run, remove_marker, write_marker
 from tests.support.distill_micro import SETTINGS
 
+MESH = PRESETS["tiny"]
 REQUEST = DistillRequest("image", "model", "tiny", 15.0, 3.0, SETTINGS)
 
 
@@ -23,36 +25,73 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def faces(folder: Path, request: DistillRequest = REQUEST) -> int | None:
+    run = finished_run(folder, request)
+    return run.faces if run else None
+
+
 def test_the_marker_decides(folder: Path) -> None:
-    assert finished_faces(folder, REQUEST, ("glb",)) is None
-    write_marker(folder, REQUEST, 12, ("glb", "ply"))
-    assert finished_faces(folder, REQUEST, ("glb",)) == 12
-    assert finished_faces(folder, REQUEST, ("ply",)) == 12
-    assert finished_faces(folder, REQUEST, ("obj",)) is None
-    assert finished_faces(folder, replace(REQUEST, elevation_deg=16.0), ("glb",)) is None
-    assert finished_faces(folder, replace(REQUEST, reference_azimuth_deg=0.0), ("glb",)) is None
-    more_previews = replace(REQUEST, settings=replace(SETTINGS, preview_every=7, checkpoint_every=3))
-    assert finished_faces(folder, more_previews, ("glb",)) == 12
+    assert faces(folder) is None
+    write_marker(folder, REQUEST, 12, ("glb", "ply"), MESH)
+    assert faces(folder) == 12
+    assert faces(folder, replace(REQUEST, elevation_deg=16.0)) is None
+    assert faces(folder, replace(REQUEST, reference_azimuth_deg=0.0)) is None
+    assert faces(folder, replace(REQUEST, settings=replace(SETTINGS, preview_every=7, checkpoint_every=3))) == 12
     remove_marker(folder)
     remove_marker(folder)
-    assert finished_faces(folder, REQUEST, ("glb",)) is None
+    assert faces(folder) is None
 
 
-@pytest.mark.parametrize("name", RESULTS)
+def test_the_mesh_has_settings_and_formats(folder: Path) -> None:
+    write_marker(folder, REQUEST, 12, ("glb", "ply"), MESH)
+    run = finished_run(folder, REQUEST)
+    assert run is not None
+    assert run.has_mesh(MESH, ("glb",))
+    assert run.has_mesh(MESH, ("ply",))
+    assert not run.has_mesh(MESH, ("obj",))
+    assert not run.has_mesh(replace(MESH, faces=MESH.faces + 1), ("glb",))
+    assert not run.has_mesh(replace(MESH, texture_size=64), ("glb",))
+    write_marker(folder, REQUEST, 12, ("glb", "ply"), None)  # its files are being replaced
+    run = finished_run(folder, REQUEST)
+    assert run is not None
+    assert not run.has_mesh(MESH, ("glb",))
+
+
+def test_the_marker_of_an_older_run_stands_for_the_mesh_of_the_preset(folder: Path) -> None:
+    marker = {"request_sha256": REQUEST.sha256, "faces": 12, "formats": ["glb"]}
+    (folder / DONE).write_text(json.dumps(marker))
+    run = finished_run(folder, REQUEST)
+    assert run is not None
+    assert run.has_mesh(PRESETS["tiny"], ("glb",))
+    assert not run.has_mesh(PRESETS["paper"], ("glb",))
+
+
+@pytest.mark.parametrize("name", [name for name in RESULTS if name != FIELD])
 def test_a_missing_file_means_unfinished(folder: Path, name: str) -> None:
-    write_marker(folder, REQUEST, 12, ("glb",))
+    write_marker(folder, REQUEST, 12, ("glb",), MESH)
     (folder / name).unlink()
-    assert finished_faces(folder, REQUEST, ("glb",)) is None
+    assert finished_run(folder, REQUEST) is None
+
+
+def test_a_missing_field_is_reported(folder: Path) -> None:
+    write_marker(folder, REQUEST, 12, ("glb",), MESH)
+    run = finished_run(folder, REQUEST)
+    assert run is not None
+    assert run.has_field
+    (folder / FIELD).unlink()
+    run = finished_run(folder, REQUEST)
+    assert run is not None
+    assert not run.has_field
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"faces": 12}', '{"faces": null, "formats": []}'])
 def test_a_damaged_marker_means_unfinished(folder: Path, content: str) -> None:
     (folder / DONE).write_text(content)
-    assert finished_faces(folder, REQUEST, ("glb",)) is None
+    assert finished_run(folder, REQUEST) is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "faces"),
+    ("changes", "expected"),
     [
         ({}, 12),
         ({"mesh": {"faces": 12}}, 12),  # written before there were formats
@@ -64,7 +103,7 @@ def test_a_damaged_marker_means_unfinished(folder: Path, content: str) -> None:
         ({"settings": {**REQUEST.as_json()["settings"], "steps": 7}}, None),
     ],
 )
-def test_folders_without_a_marker(folder: Path, changes: dict[str, Any], faces: int | None) -> None:
+def test_folders_without_a_marker(folder: Path, changes: dict[str, Any], expected: int | None) -> None:
     config = {"image": "a.png", **REQUEST.as_json(), "mesh": {"faces": 12, "formats": ["glb"]}, **changes}
     (folder / CONFIG).write_text(json.dumps(config))
-    assert finished_faces(folder, REQUEST, ("glb",)) == faces
+    assert faces(folder) == expected

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from distill.view import server
-from distill.view.__main__ import write_pages
+from distill.view.files import write_pages
 from tests.support.browser import CHROMIUM, Page, browser
 from tests.support.toy_run import finished, under_way
 
