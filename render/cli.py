@@ -30,7 +30,8 @@ class RenderCommand:
     shards: str = "data/shards"
     """Write the shard set to this folder or fsspec URL, such as s3://bucket/set."""
     workers: HiddenDefault[int | None] = None
-    """Number of Blender processes, which does not affect the images. With --device gpu, several can share a GPU.
+    """Number of Blender processes, which does not affect the images. With --device gpu, several can share a GPU of
+    this machine.
     Default: one per GPU with --device gpu, otherwise one per CPU core, or fewer if memory is short.
     """
     threads: HiddenDefault[int | None] = None

@@ -172,22 +172,28 @@ def _render_with_ray(command: RenderCommand, source: ObjectSource, output: Shard
             size = cluster_size()
         workers = num_workers(command, size)
         threads = command.threads or max(1, min(size.cores // workers, size.cores_per_node))
-        start = worker_factory(
-            command, source, threads, gpu_share(workers, size.gpus) if command.device == "gpu" else 0
-        )
+        start = worker_factory(command, source, threads, gpu_share(command.device, workers, size.gpus))
         policy = DownloadPolicy(keep=command.keep_downloads, max_bytes=command.selection().max_bytes)
         ahead = downloads_ahead(chain([first], tasks), submitter(policy), DOWNLOADS_AHEAD * workers)
         drive(output, assembly, RenderPool(start, workers), ahead)
 
 
-def gpu_share(workers: int, gpus: int) -> float:
-    """Return the share of a GPU that Ray reserves for each worker, so that all workers run at the same time.
+def gpu_share(device: Device, workers: int, gpus: int) -> float:
+    """Return the share of a GPU that Ray reserves for each worker.
+
+    On this machine, workers share the GPUs if there are more workers than GPUs. On a cluster each worker has a GPU,
+    because more nodes with GPUs may join.
 
     Args:
+        device: Device to render on.
         workers: Number of workers.
-        gpus: Number of GPUs of this machine or cluster; 0 if none has been found yet.
+        gpus: Number of GPUs.
     """
-    return 1 / max(1, -(-workers // max(1, gpus)))
+    if device != "gpu":
+        return 0.0
+    if gpus == 0 or os.environ.get("RAY_ADDRESS"):
+        return 1.0
+    return 1 / max(1, -(-workers // gpus))
 
 
 def worker_factory(command: RenderCommand, source: ObjectSource, threads: int, gpu_share: float) -> Callable[[], Any]:

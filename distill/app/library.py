@@ -75,12 +75,13 @@ def read_state(name: str, folder: Path, task: TaskState | None) -> RunState:
     if running or is_locked(folder):
         where = "" if running else " (outside of this app)"
         return RunState(name, folder, "running", _progress(stored) + where, stored, elsewhere=not running)
-    if task is not None and task.status == "failed":
-        return RunState(name, folder, "failed", task.message, stored)
+    failure = (task.message or "failed") if task is not None and task.status == "failed" else ""
+    if stored is not None and stored.finished:  # also if its mesh could not be made again
+        return RunState(name, folder, "finished", failure, stored)
+    if failure:
+        return RunState(name, folder, "failed", failure, stored)
     if problem:
         return RunState(name, folder, "failed", problem, None)
-    if stored is not None and stored.finished:
-        return RunState(name, folder, "finished", "", stored)
     return RunState(name, folder, "stopped", _resumable(stored), stored)
 
 

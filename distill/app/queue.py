@@ -75,8 +75,10 @@ class TaskQueue:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, name: str, command: Callable[[str], Sequence[str]], log: Path) -> None:
+    def submit(self, name: str, command: Callable[[str], Sequence[str]], log: Path) -> bool:
         """Append a task to the queue. A task of this name that is waiting or running is left as it is.
+
+        Returns whether the task was appended.
 
         Args:
             name: Name of the task.
@@ -89,7 +91,7 @@ class TaskQueue:
         with self._shared.changed:
             before = self._shared.tasks.get(name)
             if before is not None and before.status in ("waiting", "running"):
-                return
+                return False
             if self._shared.closed:
                 raise UserError("the app is shutting down; start it again")
             if len(self._shared.waiting) >= MAX_WAITING:
@@ -98,6 +100,7 @@ class TaskQueue:
             self._shared.tasks[name] = task
             self._shared.waiting.append(task)
             self._shared.changed.notify_all()
+            return True
 
     def state(self, name: str) -> TaskState | None:
         """Return the state of the task `name`, or None if no such task was submitted."""

@@ -291,12 +291,17 @@ class AppService:
         return (str(program.relative_to(ROOT)) if program.is_relative_to(ROOT) else python, *rest)
 
     def _submit(self, name: str, options: tuple[str, ...]) -> None:
-        self._options[name] = options
-        self._runs.submit(
+        appended = self._runs.submit(
             name,
             lambda device: distill_command(options, self.out / name, device),
             self.out / LOGS / f"{name.replace('/', '-')}.log",
         )
+        if not appended and options != self._options.get(name):
+            raise UserError(
+                "this run is already waiting or running, with other settings of the mesh; wait for its end, then "
+                "choose New mesh"
+            )
+        self._options[name] = options
 
 
 def device_names(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from dataset.errors import UserError
+from dataset.errors import UserError, one_line
 from dataset.io.files import write_json_atomic
 from distill.config import DistillRequest
 from distill.mesh.export import FORMATS, Format, MeshSettings
@@ -49,7 +49,7 @@ def make_mesh_again(
         The number of faces of the new mesh.
 
     Raises:
-        UserError: the field of the run is gone or damaged.
+        UserError: the field of the run is gone or damaged, or its config.json or metrics.json is damaged.
     """
     if not run.has_field:
         raise UserError(
@@ -57,13 +57,26 @@ def make_mesh_again(
             "remove mesh.glb too, to run it again"
         )
     logger.info("%s is finished; only its mesh is made again", folder)
+    stored = _stored_config(folder / CONFIG)
     kinds = tuple(kind for kind in FORMATS if kind in {*run.formats, *formats})
     field = load_field(folder / FIELD, device)
     write_marker(folder, request, run.faces, kinds, None)
     report = replace_mesh(field, folder, settings, kinds)
-    stored = json.loads((folder / CONFIG).read_text())
     stored.pop("mesh_settings", None)
     values = {**stored, **config, "mesh": {**asdict(report), "formats": kinds}}
     write_json_atomic(LocalFileSystem(), str((folder / CONFIG).absolute()), values)
     write_marker(folder, request, report.faces, kinds, settings)
     return report.faces
+
+
+def _stored_config(path: Path) -> dict[str, Any]:
+    """Return the content of a run's config.json. Raises UserError when it is damaged."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict):
+            raise ValueError("it is not an object")
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}); restore it, or remove mesh.glb to run the image again"
+        ) from error
+    return stored

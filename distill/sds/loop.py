@@ -2,7 +2,8 @@
 
 A run folder contains `checkpoint.safetensors` (field, occupancy grid and optimizer, with the number of steps and the
 request in its header), `losses.csv` and `previews/`. All random numbers are drawn from (seed, step), so a resumed run
-gives the same result as an uninterrupted one; on a CPU the result is bit-identical.
+gives the same result as an uninterrupted one: on a CPU bit for bit, on a GPU up to rounding and to the choice of one
+step's samples (`distill.sds.march_ahead`).
 """
 
 import logging

@@ -24,7 +24,8 @@ from distill.sds.texture_settings import TextureSettings
 
 SdsForm = Literal["x0", "eps"]
 WITHOUT_EFFECT: Final = frozenset({"settings.checkpoint_every", "settings.preview_every"})
-"""Names (as in a request) of settings that do not affect the result and may change when a run is resumed."""
+"""Names (as in a request) of settings that do not affect the result and may change when a run is resumed. On a GPU,
+`checkpoint_every` affects the choice of samples in the first step after each checkpoint (`distill.sds.march_ahead`)."""
 BEFORE: Final[Mapping[str, Mapping[str, float]]] = {
     "cameras": {"low_elevation_probability": 0.0},
     "march": {"alpha_threshold": 0.0},

@@ -54,8 +54,8 @@ class EncodeArgs:
     views."""
     batch_size: HiddenDefault[int | None] = None
     """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
-    command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, as many as its free memory allows. Give a number to
-    get the same bytes on another machine."""
+    command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, by its free memory and the number of objects
+    in a shard. Give a number to get the same bytes on another machine."""
     compile: CompileEncoder = "auto"
     """Whether to compile VAE and image encoder on a GPU. auto: for 512 objects or more. Compiled code rounds
     differently; an interrupted set should be completed with the same choice."""

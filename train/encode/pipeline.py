@@ -111,7 +111,7 @@ def encoded_objects(
         times: Object to which the views and the waiting times are added.
 
     Raises:
-        UserError: A member of a shard is damaged. The objects before it are yielded first.
+        UserError: A member of a shard is damaged. The batches before it are yielded first.
     """
     together = objects_per_batch(batch_size)
     places = ((number, sample) for number in numbers for sample in range(shards.samples_per_shard[number]))

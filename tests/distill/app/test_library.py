@@ -77,6 +77,7 @@ def test_a_run_of_another_process_is_running(out: Path) -> None:
         (TaskState("a", "running"), "done", "running", "makes the mesh again"),
         (TaskState("a", "failed", "the disk is full"), "part", "failed", "the disk is full"),
         (TaskState("a", "failed", "no memory"), "new", "failed", "no memory"),
+        (TaskState("a", "failed", "the field is gone"), "done", "finished", "the field is gone"),
         (TaskState("a", "stopped"), "new", "stopped", "no step"),
         (TaskState("a", "finished"), "done", "finished", ""),
     ],

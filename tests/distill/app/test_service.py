@@ -90,10 +90,18 @@ def written_options(service: AppService, name: str) -> str:
 def test_settings_of_the_mesh_are_passed_on_but_not_part_of_the_name(service: AppService, cut: CutOut) -> None:
     name = service.start(cut, "draft", 0, faces=2000, texture_size=256)
     assert written_options(service, name).endswith("--faces 2000 --texture-size 256")
+    assert service.start(cut, "draft", 0, faces=2000, texture_size=256) == name
     default = service.mesh_settings
-    assert service.start(cut, "draft", 0, faces=default.faces, texture_size=default.texture_size) == name
-    assert "--faces" not in written_options(service, name)
-    assert "--faces" in written_options(service, service.start(cut, "draft", 1, faces=100))
+    other = service.start(cut, "draft", 1, faces=default.faces, texture_size=default.texture_size)
+    assert "--faces" not in written_options(service, other)
+    assert "--faces" in written_options(service, service.start(cut, "draft", 2, faces=100))
+
+
+def test_a_run_that_waits_keeps_its_mesh(service: AppService, cut: CutOut) -> None:
+    name = service.start(cut, "draft", 0, faces=2000)
+    with pytest.raises(UserError, match="already waiting or running"):
+        service.start(cut, "draft", 0, faces=500)
+    assert written_options(service, name).endswith("--faces 2000")
 
 
 def test_a_finished_run_gets_another_mesh(service: AppService, cut: CutOut, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +111,7 @@ def test_a_finished_run_gets_another_mesh(service: AppService, cut: CutOut, monk
     state = service.state(name)
     assert state is not None
     monkeypatch.setattr(service, "state", lambda _: replace(state, status="finished"))
+    monkeypatch.setattr(service._runs, "submit", lambda *_: True)
     service.make_mesh_again(name, faces=500, texture_size=64)
     assert written_options(service, name).endswith("--faces 500 --texture-size 64")
     service.make_mesh_again(name, faces=None, texture_size=None)

@@ -130,6 +130,13 @@ def test_damaged_files_are_named(job: Job) -> None:
         run(replace(job, faces=120))
     (job.out / "metrics.json").unlink()
     assert run(replace(job, faces=120)) <= 120
+    config, mesh = (job.out / "config.json").read_bytes(), (job.out / "mesh.glb").read_bytes()
+    for damaged in (b"{", b"[]", b"\xff"):
+        (job.out / "config.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"config\.json is damaged"):
+            run(replace(job, faces=130))
+        assert (job.out / "mesh.glb").read_bytes() == mesh
+    (job.out / "config.json").write_bytes(config)
     (job.out / "field.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"field\.safetensors"):
         run(job)

@@ -1,14 +1,16 @@
-"""Marching rays ahead of their step. On a CPU nothing is marched ahead; streams of a GPU are replaced."""
+"""Marching rays ahead of their step. On a CPU nothing is marched ahead; stand-ins replace the streams of a GPU."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from distill.sds import march_ahead
 from distill.sds.checkpoint import new_distillation
-from distill.sds.march_ahead import MarchAhead, march_step
+from distill.sds.march_ahead import MarchAhead, MarchedStep, march_step
 from distill.sds.schedule import PRESETS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -16,25 +18,57 @@ SETTINGS = replace(PRESETS["tiny"], steps=40, checkpoint_every=10)
 
 
 class FakeStream:
-    """Stands in for streams and events of a GPU, and records the calls."""
+    """Stands in for a stream of a GPU and its events, and records the calls of all streams in one list."""
 
     device = torch.device("cuda")
 
-    def __init__(self) -> None:
-        self.calls: list[str] = []
+    def __init__(self, name: str, calls: list[tuple[str, ...]]) -> None:
+        self._name, self._calls = name, calls
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: self.calls.append(name) or self
+    def record_event(self) -> str:
+        self._calls.append((self._name, "records"))
+        return f"event of {self._name}"
+
+    def wait_event(self, event: str) -> None:
+        self._calls.append((self._name, "waits for", event))
+
+    def wait_stream(self, stream: "FakeStream") -> None:
+        self._calls.append((self._name, "waits for", stream._name))
 
 
 @pytest.fixture
-def ahead(monkeypatch: pytest.MonkeyPatch) -> MarchAhead:
+def calls() -> list[tuple[str, ...]]:
+    """The calls of both streams, and the beginning and end of the marching, in order."""
+    return []
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The tensors whose memory is kept until the main stream has used them."""
+    tensors: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: tensors.append(tensor))
+    return tensors
+
+
+@pytest.fixture
+def ahead(calls: list[tuple[str, ...]], recorded: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> MarchAhead:
     """An object that marches ahead on the CPU."""
     marching = MarchAhead(new_distillation(SETTINGS, "cpu"), SETTINGS, 1000)
-    marching._stream = FakeStream()
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: marching._stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    main, marching._stream = FakeStream("main", calls), FakeStream("side", calls)
+
+    @contextmanager
+    def stream(_: Any) -> Iterator[None]:
+        calls.append(("side", "begins"))
+        yield
+        calls.append(("side", "ends"))
+
+    def march(*arguments: Any) -> MarchedStep:
+        calls.append(("march",))
+        return march_step(*arguments)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: main)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(march_ahead, "march_step", march)
     return marching
 
 
@@ -65,10 +99,22 @@ def test_rays_are_marched_ahead_before_the_update(ahead: MarchAhead) -> None:
     assert same(5, ahead.take(5), state)  # taken only once
 
 
-def test_the_stream_waits_for_the_field_and_the_update_for_the_stream(ahead: MarchAhead) -> None:
+def test_the_side_stream_waits_for_the_field_and_the_update_for_the_side_stream(
+    ahead: MarchAhead, calls: list[tuple[str, ...]], recorded: list[torch.Tensor]
+) -> None:
     ahead.take(4)
     ahead.start(5)
-    assert ahead._stream.calls == ["record_event", "wait_event", "wait_stream"]
+    assert calls == [
+        ("main", "records"),
+        ("march",),  # of step 4
+        ("side", "begins"),
+        ("side", "waits for", "event of main"),
+        ("march",),  # of step 5
+        ("side", "ends"),
+        ("main", "waits for", "side"),
+    ]
+    kept = {id(tensor) for tensor in recorded}
+    assert {id(tensor) for tensor in ahead.take(5).marched.tensors} <= kept
 
 
 @pytest.mark.parametrize("step", [8, 10, 40])
