@@ -24,8 +24,8 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH to open the page in"),
 ]
 LIMIT_S = 240.0
-STEPS = 12  # of a draft
-STEPS_SCALE = "0.12"
+STEPS = 8  # of a draft
+STEPS_SCALE = "0.08"
 VIEWER_ERRORS = (  # of Gradio 6.31's 3D viewer, in full
     # It falls back to WebGL.
     re.compile(r"BJS - \[\d\d:\d\d:\d\d\]: A fatal error occurred during WebGPU creation/initialization\."),
