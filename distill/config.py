@@ -144,7 +144,8 @@ class DistillArgs:
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     workers: HiddenDefault[int | None] = None
-    """Number of runs to do in parallel, each in its own process. Default: one per GPU, or one on a CPU."""
+    """Number of runs to do in parallel, each in its own process. On this machine, more runs than GPUs share the GPUs,
+    which is faster with a small model. Default: one per GPU, or one on a CPU."""
     address: HiddenDefault[str | None] = None
     """Address of a Ray cluster, or auto. Its machines must share the storage of MODEL and OUT.
     Default: this machine only."""

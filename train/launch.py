@@ -112,7 +112,8 @@ def _train_with_ray(run: TrainingRun, launch: Launch) -> None:
     stop, error = run.out / STOP_FILE, run.out / ERROR_FILE
     for left_over in (stop, error):
         left_over.unlink(missing_ok=True)
-    with ray_for(launch.workers, launch.address, WORKER_PACKAGES, gpus=run.device.type == "cuda"):
+    gpus = launch.workers if run.device.type == "cuda" else 0
+    with ray_for(launch.workers, launch.address, WORKER_PACKAGES, gpus=gpus):
         failure = _in_thread(lambda: _fit(run, launch), stop)
     asked_to_stop = stop.exists()
     stop.unlink(missing_ok=True)
@@ -137,7 +138,7 @@ def _with_whole_paths(run: TrainingRun) -> TrainingRun:
 
 
 @contextmanager
-def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: bool) -> Iterator[None]:
+def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus: int) -> Iterator[None]:
     """Connect to a Ray cluster, or start Ray on this machine. The connection ends with the `with` block.
 
     Args:
@@ -145,7 +146,7 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
         address: Address of the Ray cluster. None: start Ray on this machine.
         packages: Names of the top-level packages of this checkout to send to the cluster. Ignored if Ray is started on
             this machine.
-        gpus: Whether each worker needs a GPU.
+        gpus: Number of GPUs that the workers need together. 0: they run on CPUs.
 
     Raises:
         UserError: This machine has fewer GPUs than workers, or there is no cluster at `address`.
@@ -156,7 +157,7 @@ def ray_for(workers: int, address: str | None, packages: Sequence[str], *, gpus:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR}
     if address is None:
         count = torch.cuda.device_count() if gpus else 0
-        if gpus and count < workers:
+        if count < gpus:
             raise UserError(
                 f"--workers is {workers}, but this machine has {count} GPUs; give --address of a Ray cluster, or fewer "
                 "--workers"

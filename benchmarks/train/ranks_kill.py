@@ -1,4 +1,4 @@
-"""Kill one of two training processes and resume: `python -m benchmarks.train.ranks_kill SHARDS --launcher torchrun`.
+"""Kill one of the training processes and resume: `python -m benchmarks.train.ranks_kill SHARDS --launcher torchrun`.
 
 Stage 2 trains once without interruption, and at the same time in a second folder, where one process is killed with
 SIGKILL. With torchrun, the command must end; repeating it resumes. With ray, the command itself restarts the processes.
@@ -49,7 +49,7 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
     killed.wait_for(lambda: killed.last_step() >= options.steps // 2 + 2, "reach the step of the kill")
     before, length, earlier = killed.last_step(), len(killed.text()), dict(killed.steps())
     print(f"killing a process after step {before}", flush=True)
-    os.kill(killed.process_of_rank(1), signal.SIGKILL)
+    os.kill(killed.last_process(), signal.SIGKILL)
     at = time.monotonic()
     if options.launcher == "torchrun":
         killed.wait_for(lambda: killed.process.poll() is not None, "end after the kill")
@@ -69,6 +69,8 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
     expected, resumed = dict(whole.steps()), dict(killed.steps())
     return {
         "launcher": options.launcher,
+        "parallel": options.parallel,
+        "world": options.world,
         "killed_after_step": before,
         "seconds": round(ended_s, 1),
         "exit_status_after_kill": code,
@@ -88,12 +90,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=Path("weights/tiny"), help="model folder to start from")
     parser.add_argument("--steps", type=int, default=120, help="number of steps; the kill comes at half of them")
     parser.add_argument("--launcher", choices=("torchrun", "ray"), default="torchrun", help="what starts the processes")
+    parser.add_argument("--world", type=int, default=2, help="number of processes, from 2")
+    parser.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp", help="how the processes share the model")
     add_device(parser)
-    return parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if options.world < 2:
+        parser.error(f"--world is {options.world}; give a number from 2 on")
+    return options
 
 
 class Command:
-    """A training command of two processes that writes into the folder `out`, and its output."""
+    """A training command of several processes that writes into the folder `out`, and its output."""
 
     def __init__(self, options: argparse.Namespace, out: Path) -> None:
         self._options, self.out, self._log = options, out, out.with_suffix(".log")
@@ -102,18 +109,19 @@ class Command:
     def start(self) -> None:
         """Start the command. Its output is appended to that of earlier starts."""
         options = self._options
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "train"]
+        torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.world}", "-m", "train"]
         words = [
             *(torchrun if options.launcher == "torchrun" else ["train"]),
             *("stage2", f"--shards={options.shards.resolve()}", f"--init-from={options.model.resolve()}"),
             *(
                 f"--out={self.out}",
                 f"--steps={options.steps}",
-                "--batch-size=4",
+                f"--batch-size={2 * options.world}",
+                f"--parallel={options.parallel}",
                 f"--checkpoint-every={max(1, options.steps // 6)}",
             ),
             *("--log-every=1", "--validation=off", "--compile=none", f"--device={options.device}"),
-            *(["--workers=2"] if options.launcher == "ray" else []),
+            *([f"--workers={options.world}"] if options.launcher == "ray" else []),
         ]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -148,12 +156,14 @@ class Command:
                 )
             time.sleep(0.02)
 
-    def process_of_rank(self, rank: int) -> int:
-        """Return the process id of a rank, a descendant of the command."""
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit() and self.process.pid in _ancestors(process) and _rank_of(process) == rank:
-                return int(process.name)
-        raise UserError(f"{self.out.name}: the process of rank {rank} was not found")
+    def last_process(self) -> int:
+        """Return the process id of the last rank; with Ray, of the training process that started last."""
+        processes = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+        ours = [process for process in processes if self.process.pid in _ancestors(process)]
+        orders = {int(process.name): order for process in ours if (order := _order(process)) is not None}
+        if len(orders) != self._options.world:
+            raise UserError(f"{self.out.name}: found {len(orders)} training processes instead of {self._options.world}")
+        return max(orders, key=lambda number: orders[number])
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -161,10 +171,13 @@ class Command:
             self.process.wait()
 
 
-def _rank_of(process: Path) -> int | None:
-    """Return the rank of a training process: torchrun sets RANK; of Ray's workers, the later one has rank 1."""
+def _order(process: Path) -> int | None:
+    """Return the rank of a process of torchrun, the process id of a worker of Ray Train, or None for other processes.
+
+    Ray Train sets RANK after the start of a process, which /proc does not show.
+    """
     if b"RayTrainWorker" in _read(process / "cmdline"):
-        return 1
+        return int(process.name)
     found = re.search(rb"\0RANK=(\d+)\0", _read(process / "environ"))
     return None if found is None else int(found[1])
 

@@ -2,7 +2,7 @@
 
 Stage 2 trains 8 steps in each of the three ways, and writes a checkpoint after step 4. Then each way resumes from each
 of the three checkpoints and does the last 4 steps. The checkpoints of DDP and FSDP2 hold the same training, so resuming
-from one or the other must lead to the same losses within LOSS_TOLERANCE. One process draws other noise than two
+from one or the other must lead to the same losses within LOSS_TOLERANCE. One process draws other noise than several
 (`train.data.sampling`), so its losses are compared only among the runs that resume from its checkpoint. The last line
 is JSON. Takes a minute on two GPUs with a small model.
 """
@@ -32,6 +32,7 @@ from train.loop.run_config import CONFIG_FILE, TrainingRun
 Way = Literal["one", "ddp", "fsdp"]
 WAYS: Final[tuple[Way, ...]] = ("one", "ddp", "fsdp")
 STEPS: Final = 8
+OBJECTS: Final = 8  # per step
 CHECKPOINT: Final = 4
 LOSS_TOLERANCE: Final = 2e-3  # absolute; in bf16, sums in another order differ, and training amplifies the difference
 
@@ -39,10 +40,11 @@ LOSS_TOLERANCE: Final = 2e-3  # absolute; in bf16, sums in another order differ,
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_process, (options, folder), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_process, (options, folder), nprocs=options.world)  # type: ignore[no-untyped-call]
         losses: dict[str, list[float]] = json.loads((Path(folder) / "losses.json").read_text())
     differences = compare(losses)
     line = {
+        "world": options.world,
         "steps": STEPS,
         "checkpoint": CHECKPOINT,
         "losses": {name: values for name, values in losses.items() if "-" not in name},
@@ -73,10 +75,16 @@ def compare(losses: dict[str, list[float]]) -> dict[str, float]:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shards", type=Path, help="shard set or latent set with at least 4 objects")
+    parser.add_argument("shards", type=Path, help="shard set or latent set with at least 8 objects")
     parser.add_argument("--model", type=Path, default=Path("weights/tiny"), help="model folder to start from")
+    parser.add_argument(
+        "--world", type=int, default=2, help=f"number of processes of DDP and FSDP2, from 2; it must divide {OBJECTS}"
+    )
     add_device(parser)
-    return parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if options.world < 2 or OBJECTS % options.world:
+        parser.error(f"--world is {options.world}; give a number from 2 on that divides {OBJECTS}")
+    return options
 
 
 def _process(rank: int, options: argparse.Namespace, folder: str) -> None:
@@ -93,7 +101,9 @@ def _process(rank: int, options: argparse.Namespace, folder: str) -> None:
         if source is not None and rank == 0:
             _copy_checkpoint(Path(folder) / source, run.out)
         meeting = f"file://{folder}/meeting-{number}"
-        with init_process_group(rank, 2, device, "fsdp" if way == "fsdp" else "ddp", init_method=meeting) as ranks:
+        with init_process_group(
+            rank, options.world, device, "fsdp" if way == "fsdp" else "ddp", init_method=meeting
+        ) as ranks:
             ranks.wait()
             if way == "one":
                 losses[name] = train(run, ALONE) if rank == 0 else []
@@ -107,7 +117,7 @@ def _process(rank: int, options: argparse.Namespace, folder: str) -> None:
 
 
 def _run(options: argparse.Namespace, out: Path, device: torch.device) -> TrainingRun:
-    schedule = replace(TINY.stage2, steps=STEPS, objects=4, warmup_steps=2)
+    schedule = replace(TINY.stage2, steps=STEPS, objects=OBJECTS, warmup_steps=2)
     settings: dict[str, Any] = {"checkpoint_every": CHECKPOINT, "keep_checkpoints": STEPS, "log_every": CHECKPOINT}
     recipe = replace(TINY, stage2=schedule, validation="off", **settings)
     return TrainingRun(2, recipe, str(options.shards), out, options.model, seed=0, device=device, compile="none")

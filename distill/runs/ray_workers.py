@@ -1,4 +1,4 @@
-"""Run several jobs in parallel on Ray workers: one worker per GPU, or several processes on a CPU.
+"""Run several jobs in parallel on Ray workers: one or more workers per GPU, or several processes on a CPU.
 
 A worker loads the model once and runs one job after the other. Between steps it reports its progress to the `Board` and
 asks the board whether to stop, since only the driver process receives signals. If a worker dies, another worker resumes
@@ -7,6 +7,7 @@ when needed, since its import is slow.
 """
 
 import logging
+import math
 import socket
 import time
 from collections import Counter, deque
@@ -133,13 +134,14 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
         jobs: The jobs. All have the same model.
         device: Device of the runs: auto, cpu or cuda.
         workers: Number of workers. None: one worker per GPU of the cluster, or one worker if the cluster has no GPU.
+            More workers than GPUs share the GPUs of this machine; on a cluster each waits for a GPU of its own.
         address: Address of a Ray cluster. None: use only this machine.
 
     Raises:
         UserError: no worker can start, or a worker cannot load the model.
     """
     gpus = device.startswith("cuda") or (device == "auto" and (address is not None or torch.cuda.is_available()))
-    with ray_for(workers or 1, address, WORKER_PACKAGES, gpus=gpus), stop_after_step() as stopped:
+    with ray_for(workers or 1, address, WORKER_PACKAGES, gpus=int(gpus)), stop_after_step() as stopped:
         import ray
 
         gpu_count = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
@@ -149,11 +151,18 @@ def on_workers(jobs: Sequence[Job], device: str, workers: int | None, address: s
         count = min(len(jobs), workers or max(1, gpu_count))
         threads = None if address else max(1, torch.get_num_threads() // count)
         board = ray.remote(num_cpus=0)(Board).remote()
-        actor = ray.remote(num_cpus=1, num_gpus=int(gpus))(DistillWorker)
+        sharing = 1 if address else workers_per_gpu(count, gpu_count)
+        actor = ray.remote(num_cpus=1, num_gpus=1 / sharing if gpus else 0)(DistillWorker)
         start = partial(actor.remote, jobs[0].model.absolute(), "cuda" if gpus else "cpu", threads, board)
-        logger.info("%d runs on %d workers, each on %s", len(jobs), count, "a GPU" if gpus else "the CPU")
+        where = "each on the CPU" if not gpus else "each on a GPU" if sharing == 1 else f"up to {sharing} on a GPU"
+        logger.info("%d runs on %d workers, %s", len(jobs), count, where)
         with _Progress(jobs, board) as progress:
             yield from _Pool(start, count, progress).outcomes(jobs, stopped.is_set)
+
+
+def workers_per_gpu(workers: int, gpus: int) -> int:
+    """Return how many workers at most share a GPU. Without a GPU, or with one for each worker, it is 1."""
+    return math.ceil(workers / gpus) if gpus else 1
 
 
 class _Pool:

@@ -89,7 +89,7 @@ def encode_on_workers(job: EncodeJob, numbers: Sequence[int], workers: int, *, g
         UserError: A shard cannot be encoded, no worker can start, or the workers of a shard died MAX_DEATHS times.
     """
     count = min(workers, len(numbers))
-    with ray_for(count, None, (), gpus=gpus):
+    with ray_for(count, None, (), gpus=count if gpus else 0):
         import ray
 
         actor = ray.remote(num_cpus=1, num_gpus=int(gpus))(EncodeWorker)

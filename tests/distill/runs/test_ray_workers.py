@@ -92,6 +92,39 @@ def test_workers_that_die_are_replaced_and_every_run_has_an_outcome(tmp_path, mo
             list(ray_workers.on_workers(jobs[:2], "cpu", 2, None))
 
 
+class OnGpu(ray_workers.DistillWorker):
+    """A worker whose outcome names the GPU that Ray assigned to it. Each run waits for the others to begin."""
+
+    def ready(self):
+        return None
+
+    def run(self, job):
+        (job.out / "begun").touch()
+        deadline = time.monotonic() + 120
+        while len(list(job.out.parent.glob("*/begun"))) < len(list(job.out.parent.glob("run-*"))):
+            if self._name != "cuda" or time.monotonic() > deadline:
+                return RunOutcome(job.name, "failed", reason="the runs do not begin at the same time on GPUs")
+            time.sleep(0.05)
+        return RunOutcome(job.name, "done", reason=os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+@pytest.mark.parametrize(("workers", "gpus", "share"), [(2, 2, 1), (3, 2, 2), (16, 2, 8), (1, 4, 1), (3, 0, 1)])
+def test_workers_are_spread_over_the_gpus(workers, gpus, share):
+    assert ray_workers.workers_per_gpu(workers, gpus) == share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_all_workers_run_at_once_and_every_gpu_is_used(workers, tmp_path, monkeypatch):
+    """Two GPUs that do not exist: Ray only counts them."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(ray_workers, "DistillWorker", OnGpu)
+    jobs = [a_job(tmp_path, f"run-{number}") for number in range(workers)]
+    outcomes = list(ray_workers.on_workers(jobs, "cuda", workers, None))
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert sorted(outcome.reason for outcome in outcomes) == [gpu for gpu in "01" for _ in range(workers // 2)]
+
+
 @pytest.mark.slow
 def test_a_stop_reaches_the_workers(tmp_path, monkeypatch):
     jobs = [a_job(tmp_path, name, steps) for name, steps in (("short", 1), ("long", 2000), ("later", 2000))]
