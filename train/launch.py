@@ -92,6 +92,9 @@ def _start(run: TrainingRun, launch: Launch, rank: int, world: int, local: int) 
             )
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
+        count = torch.cuda.device_count() if run.device.type == "cuda" and run.device.index is None else 1
+        if count > 1:
+            logger.info("training on one of this machine's %d GPUs; --workers %d uses all of them", count, count)
         train(run)
     else:
         _train_with_ray(run, launch)

@@ -138,6 +138,15 @@ def test_one_process_and_torchruns_processes_need_no_ray(tmp_path, monkeypatch):
         start(replace(run, device=torch.device("cuda:1")), Launch())
 
 
+@pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cuda:1", False), ("cpu", False)])
+def test_a_run_on_one_of_several_gpus_says_so(device, said, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(launch, "train", lambda run: None)
+    with caplog.at_level("INFO"):
+        start(replace(micro_run(tmp_path, tmp_path / "out", 6), device=torch.device(device)), Launch())
+    assert ("training on one of this machine's 4 GPUs; --workers 4 uses all of them" in caplog.messages) is said
+
+
 def test_ray_workers_find_every_path_of_the_run_from_their_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = replace(micro_run(Path("set"), Path("out"), 6, base=Path("base")), filters=Filters(uids=Path("uids.txt")))
