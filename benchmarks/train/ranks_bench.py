@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ from train.distributed.process_group import (
     init_process_group,
     wrap_ddp_or_fsdp,
 )
-from train.layers.compile import BLOCKS, Compute, choose_compute, make_optimizer, prepare, update
+from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimizer, prepare, update
 from train.loop.flops import matmul_peak, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
@@ -165,7 +165,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21", help="size of the UNet")
     parser.add_argument(
         "--compile",
-        choices=("none", "blocks", "whole", "graphs", "auto"),
+        choices=get_args(CompileChoice),
         default="auto",
         help="how to compile the UNet, as in `python -m train`",
     )

@@ -26,6 +26,7 @@ from torch import distributed as dist
 from dataset.errors import UserError
 from dataset.log import LOGGERS
 from train.distributed.fsdp import whole_tensor
+from train.layers.compile import levels
 
 Parallel = Literal["ddp", "fsdp"]
 HOST_TIMEOUT: Final = timedelta(hours=12)  # enough for rank 0 to validate, sample, or train a component
@@ -339,7 +340,7 @@ def _shard(unet: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         unet.register_forward_pre_hook(_channels_last_input)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for level in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):  # type: ignore[misc]
+    for level in levels(unet):
         fully_shard(level, mesh=mesh)
     fully_shard(unet, mesh=mesh)
     return unet

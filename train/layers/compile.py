@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dataset.errors import UserError
 
-Compile = Literal["none", "blocks", "whole", "graphs"]
-CompileChoice = Literal["none", "blocks", "whole", "graphs", "auto"]
+Compile = Literal["none", "blocks", "levels", "whole", "graphs"]
+CompileChoice = Literal["none", "blocks", "levels", "whole", "graphs", "auto"]
 Blocks = Literal["diffusers", "lean", "fused"]
 BlocksChoice = Literal["diffusers", "lean", "fused", "auto"]
 BLOCKS: Final[tuple[BlocksChoice, ...]] = get_args(BlocksChoice)
@@ -36,7 +36,9 @@ class Compute:
         none: The UNet is not compiled.
         whole: The UNet is compiled as one graph per input shape (1 or 4 target views).
         blocks: Each residual and transformer block is compiled separately. Compiling is faster than with whole; running
-            is slightly slower.
+            is slower.
+        levels: Each level of the UNet, that is, the blocks of one resolution, is compiled separately. For FSDP2, which
+            gathers the weights of a level before it runs and frees them afterwards.
         graphs: The UNet is compiled as with whole, and replayed as CUDA graphs. For networks so small that kernel
             launches take most of the time.
     """
@@ -60,7 +62,7 @@ def choose_compute(
 
     Args:
         device: Device to train on.
-        compiling: How to compile, as in `Compute`. auto: whole on a GPU (blocks if `split`), none on a CPU.
+        compiling: How to compile, as in `Compute`. auto: whole on a GPU (levels if `split`), none on a CPU.
         checkpointing: Whether to recompute activations in the backward pass, which needs less memory and more time.
         split: Whether FSDP2 shards the UNet. FSDP2 gathers weights between the levels, so the UNet cannot be one graph.
         blocks: Implementation of the UNet's blocks. auto: fused blocks (`train.layers.unet_blocks`) if the UNet is
@@ -74,12 +76,12 @@ def choose_compute(
         UserError: The options contradict each other, or Triton is needed and not installed.
     """
     gpu = device.type == "cuda"
-    fastest: Compile = ("blocks" if split else "whole") if gpu else "none"
+    fastest: Compile = ("levels" if split else "whole") if gpu else "none"
     chosen = fastest if compiling == "auto" else compiling
     if chosen in ("whole", "graphs") and split:
         raise UserError(
             f"--compile {chosen} does not work with --parallel fsdp, which gathers weights between the UNet's levels; "
-            "give --compile blocks"
+            "give --compile levels"
         )
     if chosen == "graphs" and not gpu:
         raise UserError(f"--compile graphs needs a GPU, but the device is {device}; give --compile none")
@@ -104,6 +106,7 @@ def announcement(compute: Compute, device: torch.device) -> str:
         {
             "none": "not compiled",
             "blocks": "compiled per block (the first step with each number of views takes longer)",
+            "levels": "compiled per level (the first step with each number of views takes a minute or more)",
             "whole": "compiled as a whole (the first step with each number of views takes a minute or more)",
             "graphs": "compiled as a whole, replayed as CUDA graphs (the first step with each number of views takes a "
             "minute or more)",
@@ -125,9 +128,16 @@ def prepare(unet: nn.Module, compute: Compute) -> nn.Module:
         # diffusers' default processor does the same but checks torch's version, which causes compiler warnings
         recompute = partial(checkpoint, use_reentrant=False)
         unet.enable_gradient_checkpointing(gradient_checkpointing_func=recompute)  # type: ignore[operator]
-    if compute.compile != "none":
+    if compute.compile == "levels":
+        _compile_forward(levels(unet))
+    elif compute.compile != "none":
         compile_modules(_blocks(unet) if compute.compile == "blocks" else [unet], graphs=compute.compile == "graphs")
     return unet
+
+
+def levels(unet: nn.Module) -> list[nn.Module]:
+    """Return the levels of a UNet in the order in which they run."""
+    return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]  # type: ignore[misc, list-item]
 
 
 def can_compile() -> bool:
@@ -146,6 +156,14 @@ def compile_modules(modules: Iterable[nn.Module], *, graphs: bool = False) -> No
     mode = {"mode": "reduce-overhead"} if graphs else {}
     for module in modules:
         module.compile(dynamic=False, fullgraph=True, backend=BACKEND, **mode)
+
+
+def _compile_forward(modules: Iterable[nn.Module]) -> None:
+    """Set the method `forward` of modules, in place, to be compiled without hooks such as those of FSDP2."""
+    _set_compiler()
+    for module in modules:
+        compiled = torch.compile(module.forward, dynamic=False, fullgraph=True, backend=BACKEND)
+        module.forward = compiled
 
 
 def _set_compiler() -> None:

@@ -119,9 +119,9 @@ def test_the_choice_follows_device_and_option(monkeypatch):
     assert choose_compute(CPU, "whole").blocks == "diffusers"
     assert choose_compute(gpu, "none", checkpointing=True) == Compute("none", True, True, True)
     assert choose_compute(CPU, "blocks").compile == "blocks"
-    assert choose_compute(gpu, split=True).compile == "blocks"
+    assert choose_compute(gpu, split=True).compile == "levels"
     for whole in ("whole", "graphs"):
-        with pytest.raises(UserError, match="give --compile blocks"):
+        with pytest.raises(UserError, match="give --compile levels"):
             choose_compute(gpu, whole, split=True)
     assert choose_compute(gpu, "graphs") == Compute("graphs", channels_last=True, fused_optimizer=True, blocks="fused")
     assert "CUDA graphs" in announcement(choose_compute(gpu, "graphs"), gpu)
@@ -175,6 +175,26 @@ def test_blocks_compile_each_by_itself_and_change_nothing(compiler):
     assert 3 <= compiler.graphs < blocks  # blocks of one shape share theirs
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_levels_compile_each_by_itself_without_their_hooks_and_change_nothing(compiler, checkpointing):
+    torch.manual_seed(0)
+    unet = build_unet(replace(SHAPE, widths=(32, 32), attention=(True, False))).train()
+    plain, names, hooked = outputs(unet, 3), list(unet.state_dict()), []
+    prepare(unet, compute := Compute("levels", checkpointing=checkpointing))
+    for level in computing.levels(unet):
+        level.register_forward_pre_hook(lambda module, args: hooked.append(torch.compiler.is_compiling()))
+    found = outputs(unet, 3)
+    torch.testing.assert_close(found, plain)
+    found.sum().backward()
+    assert compiler.graphs == len(hooked) == 5  # two levels down, the middle, two up
+    assert not any(hooked)
+    with uncompiled(compute), torch.no_grad():
+        outputs(unet, 4)
+    assert compiler.graphs == 5
+    assert list(unet.state_dict()) == names
+
+
 @pytest.mark.integration
 @pytest.mark.usefixtures("quick_samples")
 def test_a_run_of_both_branches_with_validation_and_images_compiles_two_graphs(compiler, tmp_path, capsys, monkeypatch):
@@ -200,7 +220,7 @@ def test_a_run_of_both_branches_with_validation_and_images_compiles_two_graphs(c
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compiling", ["blocks", "whole"])
+@pytest.mark.parametrize("compiling", ["blocks", "levels", "whole"])
 @pytest.mark.parametrize(("checkpointing", "blocks"), [(False, "diffusers"), (True, "lean"), (False, "fused")])
 def test_compiled_gradients_are_close_on_a_gpu(compiling, checkpointing, blocks):
     torch._dynamo.reset()
