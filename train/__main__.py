@@ -83,7 +83,7 @@ class StageOptions(CommonOptions):
     """Model folder to start from. Stage 1: a converted checkpoint (optional with --preset tiny). Stage 2: the run
     folder of stage 1."""
     compile: CompileChoice = "auto"
-    """How to compile the UNet. none: eager. blocks: starts sooner. whole: fastest. graphs: like whole, replayed as CUDA
+    """How to compile the UNet. none: eager. blocks: starts sooner. levels: for --parallel fsdp. whole: fastest. graphs: like whole, replayed as CUDA
     graphs; for small networks (tested on one GPU only). auto: whole on a GPU (blocks with --parallel fsdp), none on a
     CPU. This option may change when a run resumes."""
     blocks: BlocksChoice = "auto"

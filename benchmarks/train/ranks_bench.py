@@ -40,7 +40,16 @@ from train.distributed.process_group import (
     init_process_group,
     wrap_ddp_or_fsdp,
 )
-from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimizer, prepare, update
+from train.layers.compile import (
+    BLOCKS,
+    CompileChoice,
+    Compute,
+    choose_compute,
+    make_optimizer,
+    prepare,
+    separate_gradients,
+    update,
+)
 from train.loop.flops import matmul_peak, object_flops
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import noise_schedule
@@ -278,6 +287,7 @@ class RankTrainer:
     alphas: Tensor
     batches: list[tuple[Encoded, DiffusionNoise]]  # micro-batches of this rank per step
     flat: bool  # average the gradients in one operation after the backward pass
+    compiled: bool
 
     def step(self, *, local: bool = False) -> Tensor:
         """Run a step of `train.loop.loop`. Return the mean loss over ranks. `local` skips the gradient reduction."""
@@ -290,6 +300,8 @@ class RankTrainer:
                 predicted = predict(self.called, encoded, draw, self.alphas)
                 loss = training_loss(predicted, draw, self.alphas) / len(self.batches)
                 loss.backward()  # type: ignore[no-untyped-call]
+                if self.compiled and not self.ranks.sharded:
+                    separate_gradients(self.unet.parameters())
             total += loss.detach()
         if self.flat and not local:
             average_gradients(self.unet.parameters(), self.ranks)
@@ -314,7 +326,9 @@ def make_trainer(
     for micro_batch in range(ranks.rank, options.grad_accum_steps * max(options.world), ranks.world):
         torch.manual_seed(1000 + micro_batch)
         batches.append(random_batch(options, device))
-    return RankTrainer(ranks, unet, called, optimizer, noise_schedule().to(device), batches, flat)
+    return RankTrainer(
+        ranks, unet, called, optimizer, noise_schedule().to(device), batches, flat, compute.compile != "none"
+    )
 
 
 def _seconds(work: Callable[[], Any], device: torch.device, ranks: Ranks) -> float:

@@ -25,7 +25,15 @@ from dataset.io.old_flags import rename_old_flags
 from train.config.unet_shapes import SD21_UNET, TINY_UNET
 from train.data.sampling import DiffusionNoise
 from train.device import mixed_precision
-from train.layers.compile import BLOCKS, CompileChoice, Compute, choose_compute, make_optimizer, prepare
+from train.layers.compile import (
+    BLOCKS,
+    CompileChoice,
+    Compute,
+    choose_compute,
+    make_optimizer,
+    prepare,
+    separate_gradients,
+)
 from train.loop.flops import matmul_peak, object_flops, seconds_of
 from train.loop.loss import Encoded, predict, training_loss
 from train.model.noise_schedule import NUM_TIMESTEPS, noise_schedule
@@ -209,6 +217,8 @@ class BenchTrainer:
             total += loss.detach()
             if self.plain:
                 loss.item()
+            else:
+                separate_gradients(self.unet.parameters())
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
         return total

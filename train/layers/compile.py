@@ -194,6 +194,23 @@ def uncompiled(compute: Compute) -> AbstractContextManager[Any]:
     return stance
 
 
+def separate_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give each parameter a gradient tensor of its own, in place. To be called after each backward pass.
+
+    The backward pass of a compiled graph returns the same memory as the gradients of several parameters if they are
+    equal, and torch stores them as `grad` without a copy. In-place operations, such as adding the gradients of the next
+    micro-batch or clipping, would then change them several times.
+    """
+    seen: set[int] = set()
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        address = parameter.grad.data_ptr()
+        if address in seen:
+            parameter.grad = parameter.grad.clone()
+        seen.add(address)
+
+
 def make_optimizer(
     parameters: Iterable[nn.Parameter],
     compute: Compute,

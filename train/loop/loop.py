@@ -44,6 +44,7 @@ from train.layers.compile import (
     choose_compute,
     make_optimizer,
     prepare,
+    separate_gradients,
     uncompiled,
     update,
 )
@@ -303,6 +304,8 @@ def _step(
         with accumulating(model.unet, ranks, last=setup.averages_gradients or micro == accumulation - 1):
             micro_loss = _loss(run, model, views, draw, StepKey(run.seed, step, micro, ranks.rank)) / accumulation
             micro_loss.backward()  # type: ignore[no-untyped-call]
+            if setup.compute.compile != "none" and not ranks.sharded:  # FSDP2 copies gradients when it shards them
+                separate_gradients(setup.model.unet.parameters())
         loss += micro_loss.detach()
         objects, targets = views.cameras.shape[:2]
         images += objects * targets * ranks.world
