@@ -55,7 +55,7 @@ class EncodeArgs:
     batch_size: HiddenDefault[int | None] = None
     """Number of views encoded at once, 1 to 1024. A smaller number needs less memory. This option may change when the
     command is repeated. Default: 32 on a CPU; on a GPU 32 to 256, by its free memory and the number of objects
-    in a shard. Give a number to get the same bytes on another machine."""
+    in a shard. A CPU gives the same bytes with the same number; a GPU can round differently."""
     compile: CompileEncoder = "auto"
     """Whether to compile VAE and image encoder on a GPU. auto: for 512 objects or more. Compiled code rounds
     differently; an interrupted set should be completed with the same choice."""
