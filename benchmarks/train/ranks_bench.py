@@ -174,7 +174,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="sd21", help="size of the UNet")
     parser.add_argument(
         "--compile",
-        choices=get_args(CompileChoice),
+        choices=[choice for choice in get_args(CompileChoice) if choice != "graphs"],
         default="auto",
         help="how to compile the UNet, as in `python -m train`",
     )
@@ -198,6 +198,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     argv = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(rename_old_flags(argv, {"--accumulation": "--grad-accum-steps"}))
+    if options.compile == "whole" and "fsdp" in options.parallel:
+        parser.error("--compile whole does not work with --parallel fsdp; give --compile levels, or leave it out")
     most, total = max(options.world), options.grad_accum_steps * max(options.world)
     if options.device == "cuda" and torch.cuda.device_count() < most:
         parser.error(f"--world is {most}, but this host has only {torch.cuda.device_count()} GPUs; give a smaller one")

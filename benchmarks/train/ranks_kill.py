@@ -86,7 +86,7 @@ def _measure(options: argparse.Namespace, whole: "Command", killed: "Command") -
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shards", type=Path, help="shard set or latent set with at least 4 objects")
+    parser.add_argument("shards", type=Path, help="shard set or latent set with at least two objects per process")
     parser.add_argument("--model", type=Path, default=Path("weights/tiny"), help="model folder to start from")
     parser.add_argument("--steps", type=int, default=120, help="number of steps; the kill comes at half of them")
     parser.add_argument("--launcher", choices=("torchrun", "ray"), default="torchrun", help="what starts the processes")

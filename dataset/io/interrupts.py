@@ -1,6 +1,9 @@
-"""Let Ctrl-C and SIGTERM end a long loop after its current step instead of at once."""
+"""Let Ctrl-C and SIGTERM end a long loop after its current step, and a process end with its parent process."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +11,7 @@ from types import FrameType
 from typing import Final
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @contextmanager
@@ -37,3 +41,17 @@ def stop_after_step(*, second_raises: bool = True) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def exit_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent process ends (Linux only).
+
+    If the parent process has ended already, this process exits at once.
+
+    Args:
+        parent: Process ID of the parent process.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        sys.exit("the parent process has exited")

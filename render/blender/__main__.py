@@ -5,17 +5,15 @@ that Blender or a library prints is redirected to stderr, so that it cannot be m
 when its stdin closes or its parent dies.
 """
 
-import ctypes
 import hashlib
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +35,7 @@ from dataset.format.schema import (
 )
 from dataset.format.tar import pack
 from dataset.images.prepare import encode_webp
+from dataset.io.interrupts import exit_with_parent
 from dataset.quality_flags import (
     NOISY,
     SPECKLE,
@@ -55,23 +54,6 @@ from render.rigs.lamps import place_lamps
 from render.rigs.rig import Rig, default_rig
 from render.settings import Device, environment_maps, parse_device
 from render.workers.protocol import Hello, RenderJob, Reply, parse_job, to_line
-
-_PR_SET_PDEATHSIG: Final = 1
-
-
-def exit_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent process ends (Linux only).
-
-    On other systems, this process ends when its stdin is closed. If the parent process has ended already, this process
-    exits at once.
-
-    Args:
-        parent: Process ID of the parent process.
-    """
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        sys.exit("the parent process has exited")
 
 
 def hello(device: Device) -> Hello:

@@ -26,6 +26,7 @@ RECIPE = replace(
 
 
 def main() -> None:
+    part_process.end_with_parent()
     torch.set_num_threads(1)
     part_process.MODULE = "tests.support.tiny_model_micro"  # type: ignore[misc]
     args = parse(sys.argv[1:])

@@ -144,7 +144,7 @@ def test_a_run_on_one_of_several_gpus_says_so(device, said, tmp_path, monkeypatc
     monkeypatch.setattr(launch, "train", lambda run: None)
     with caplog.at_level("INFO"):
         start(replace(micro_run(tmp_path, tmp_path / "out", 6), device=torch.device(device)), Launch())
-    assert ("training on one of this machine's 4 GPUs; --workers 4 uses all of them" in caplog.messages) is said
+    assert ("training on one of this machine's 4 GPUs; --workers 2 uses 2 of them" in caplog.messages) is said
 
 
 def test_ray_workers_find_every_path_of_the_run_from_their_own_folder(tmp_path, monkeypatch):

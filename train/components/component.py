@@ -15,6 +15,7 @@ from dataset.errors import UserError
 from dataset.io.progress import ProgressBar
 from dataset.io.resume import differences, settings_differ
 from train.config.schedules import Schedule, learning_rate
+from train.layers.compile import separate_gradients
 
 SETTINGS_FILE: Final = "training.json"  # written last
 _LR_FACTOR: Final = "lr_factor"  # key of a parameter group of the optimizer: factor applied to the learning rate
@@ -86,6 +87,7 @@ def _train_steps(
         loss, shown = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        separate_gradients(trained)
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         if not bool(torch.isfinite(norm)):
             raise UserError(
