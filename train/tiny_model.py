@@ -205,13 +205,7 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
     processes = max(workers, world)
     command = make_arguments(replace(args, workers=processes if processes > 1 else None))
     refined = make_decoder(training_shards, first, recipe, args.seed, device)
-    size = write_float16(
-        second,
-        args.out,
-        make_arguments(replace(args, workers=workers if workers > 1 else None)),
-        refined,
-        args.backbone,
-    )
+    size = write_float16(second, args.out, command, refined, args.backbone)
     print(f"wrote {args.out}: {size:.1f} MB" + ("" if size <= MAX_MB else f", more than the intended {MAX_MB} MB"))
     held_out = None if validation is None else require_images(validation, "the table of known objects")
     add_known(
