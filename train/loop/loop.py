@@ -304,7 +304,7 @@ def _step(
         with accumulating(model.unet, ranks, last=setup.averages_gradients or micro == accumulation - 1):
             micro_loss = _loss(run, model, views, draw, StepKey(run.seed, step, micro, ranks.rank)) / accumulation
             micro_loss.backward()  # type: ignore[no-untyped-call]
-            # In a single level, which FSDP2 compiles, no two gradients are equal.
+            # In a single level, which FSDP2 compiles, no gradients were seen to share memory.
             if setup.compute.compile != "none" and not ranks.sharded:
                 separate_gradients(setup.model.unet.parameters())
         loss += micro_loss.detach()
