@@ -23,6 +23,7 @@ from dataset.io.lock import locked_folder
 from dataset.io.options import HiddenDefault
 from dataset.io.ray_env import code_for_nodes, start_ray
 from dataset.log import configure_logging
+from train.config.schedules import most_ranks
 from train.distributed.process_group import Parallel, from_environment, init_process_group
 from train.loop.loop import train
 from train.loop.run_config import TrainingRun, check_run
@@ -93,8 +94,7 @@ def _start(run: TrainingRun, launch: Launch, rank: int, world: int, local: int) 
         _train_as(run, rank, world, local, launch.parallel)
     elif launch.workers == 1 and launch.address is None:
         count = torch.cuda.device_count() if run.device.type == "cuda" and run.device.index is None else 1
-        shares = run.schedule.objects // run.schedule.accumulation
-        usable = max((number for number in range(1, count + 1) if shares % number == 0), default=1)
+        usable = most_ranks([run.schedule], count)
         if usable > 1:
             logger.info(
                 "training on one of this machine's %d GPUs; --workers %d uses %d of them", count, usable, usable

@@ -29,7 +29,7 @@ from train.bundled_parts import encode_all, join_parts, make_autoencoder, make_d
 from train.components.component import is_whole
 from train.components.drawings import read_drawings
 from train.config.presets import EMBEDDED, Recipe
-from train.config.schedules import Schedule
+from train.config.schedules import Schedule, most_ranks
 from train.data.splits import split_set
 from train.data.training_set import require_images
 from train.device import pick_device
@@ -216,17 +216,13 @@ def build(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> None:
 def number_of_workers(args: TinyModelArgs, recipe: Recipe, device: torch.device) -> int:
     """Return the number of processes that train a stage together: --workers, or as many as there are usable GPUs.
 
-    Raises UserError when --workers is below 1, more than there are GPUs, or does not divide the objects of a step, or
-    names several GPUs where --device names one.
+    Raises UserError when --workers is below 1 or above the number of GPUs, does not divide the objects of a step, or is
+    above 1 where --device names one GPU or --part is the work of one process.
     """
     gpu, stages = device.type == "cuda", (recipe.stage1, recipe.stage2)
-
-    def fits(workers: int) -> bool:
-        return all(stage.objects % (workers * stage.accumulation) == 0 for stage in stages)
-
     if args.workers is None:
         several = args.part == "all" and gpu and device.index is None
-        return max(filter(fits, range(1, torch.cuda.device_count() + 1)), default=1) if several else 1
+        return most_ranks(stages, torch.cuda.device_count()) if several else 1
     if args.workers < 1:
         raise UserError(f"--workers is {args.workers}; it must be at least 1")
     if args.workers > 1 and device.index is not None:
@@ -235,10 +231,10 @@ def number_of_workers(args: TinyModelArgs, recipe: Recipe, device: torch.device)
         raise UserError(
             f"--workers is {args.workers}, but this machine has {torch.cuda.device_count()} GPUs; give a smaller number"
         )
-    if not fits(args.workers):
+    if (fitting := most_ranks(stages, args.workers)) != args.workers:
         raise UserError(
             f"--workers is {args.workers}, but the micro-batches of the stages cannot be divided among "
-            f"{args.workers} processes; give {max(filter(fits, range(1, args.workers)), default=1)}"
+            f"{args.workers} processes; give {fitting}"
         )
     if args.workers > 1 and args.part not in ("all", "stage1", "stage2"):
         raise UserError(f"--part {args.part} is the work of one process; leave out --workers")

@@ -1,6 +1,7 @@
 """Number of steps, batch size and learning rate of a training run, without any torch code."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeVar
 
@@ -77,18 +78,28 @@ def notices(schedule: Schedule) -> tuple[str, ...]:
     return (f"the warm-up of {schedule.warmup_steps} steps does not fit into {schedule.steps} steps; using {warmup}",)
 
 
+def is_divisible(schedule: Schedule, world: int) -> bool:
+    """Return whether the objects of a step can be divided evenly among `world` ranks and their micro-batches."""
+    return schedule.objects >= 1 and schedule.objects % (world * schedule.accumulation) == 0
+
+
+def most_ranks(schedules: Iterable[Schedule], limit: int) -> int:
+    """Return the largest number of ranks, at most `limit`, that divides the steps of all schedules; 1 if none does."""
+    stages = list(schedules)
+    return max((world for world in range(1, limit + 1) if all(is_divisible(each, world) for each in stages)), default=1)
+
+
 def objects_per_micro_batch(schedule: Schedule, world: int) -> int:
     """Return the number of objects in a micro-batch of one rank.
 
     Raises UserError when the objects of a step cannot be divided evenly among `world` ranks and their micro-batches.
     """
-    shares = world * schedule.accumulation
-    if schedule.objects < 1 or schedule.objects % shares:
+    if not is_divisible(schedule, world):
         raise UserError(
             f"--batch-size {schedule.objects} does not divide into {world} ranks x {schedule.accumulation} "
             "micro-batches per rank (--grad-accum-steps); change --batch-size or --grad-accum-steps"
         )
-    return schedule.objects // shares
+    return schedule.objects // (world * schedule.accumulation)
 
 
 def batch_in_shares(schedule: Schedule, world: int, kind: str) -> str:
